@@ -1,0 +1,90 @@
+# Everything a person or CI does here is a target of this file; `make` alone lists them.
+# The environment is made on first use and again when pyproject.toml changes.
+
+PYTHON ?= python3
+# Further arguments of a target's program: make test ARGS='tests/kv -x'
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+WHEEL_CHECK := build/wheel-check
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_ROOT_USER_ACTION := ignore
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help venv run cluster test tools lint format wheel bench clean
+
+help: ## List the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
+
+venv: $(STAMP) ## Make .venv with everything for running, testing and linting
+
+$(STAMP): pyproject.toml
+	@command -v '$(PYTHON)' > /dev/null || { \
+	  echo "rafter needs Python 3.11 or newer, and there is no '$(PYTHON)'. Name one: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@'$(PYTHON)' -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "rafter needs Python 3.11 or newer; '$(PYTHON)' is $$('$(PYTHON)' --version 2>&1). Name another: make PYTHON=python3.12" >&2; exit 1; }
+	@'$(PYTHON)' -c 'import ensurepip, venv' 2> /dev/null || { \
+	  echo "'$(PYTHON)' cannot make environments. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	@echo "Making $(VENV) (once; later runs reuse it)"
+	@'$(PYTHON)' -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+run: $(STAMP) ## Start a server on 127.0.0.1:7379 in the foreground (Ctrl-C stops it)
+	@exec $(BIN)/rafterd $(ARGS)
+
+cluster: $(STAMP) ## Start three nodes on this machine in the foreground, to try failover
+	@exec $(BIN)/python -m rafterd.local_cluster $(ARGS)
+
+test: $(STAMP) tools ## Run all tests
+	$(BIN)/python -m pytest -rs $(ARGS)
+
+# Some tests drive programs that are not Python packages. A machine of CI is given them; on any
+# other machine the tests that miss one are skipped, and say so.
+tools:
+	@if [ "$$CI" = true ] && [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
+	  missing=; \
+	  command -v redis-cli > /dev/null || missing="$$missing redis-tools"; \
+	  command -v redis-server > /dev/null || missing="$$missing redis-server"; \
+	  command -v strace > /dev/null || missing="$$missing strace"; \
+	  command -v systemd-analyze > /dev/null || missing="$$missing systemd"; \
+	  if [ -n "$$missing" ]; then \
+	    echo "Installing$$missing"; \
+	    { apt-get update -qq && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive \
+	      apt-get install -y -qq --no-install-recommends $$missing; } > /dev/null \
+	      || echo "Cannot install$$missing: the tests that need them are skipped" >&2; \
+	  fi; \
+	fi
+
+lint: $(STAMP) ## Check format, style, types and the direction of imports
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP) ## Format the code and repair what can be repaired
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+wheel: $(STAMP) ## Build dist/*.whl and check that it works in an environment of its own
+	rm -rf dist $(WHEEL_CHECK)
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+	'$(PYTHON)' -m venv $(WHEEL_CHECK)
+	$(WHEEL_CHECK)/bin/python -m pip install --quiet dist/*.whl
+	cd $(WHEEL_CHECK) && bin/rafterd config check '$(CURDIR)/deploy/rafterd.toml'
+	cd $(WHEEL_CHECK) && bin/rafter-cli version
+	cd $(WHEEL_CHECK) && bin/python -c 'import rafter_core, rafter_storage, rafter_transport, rafter_kv, rafterd; \
+	  from importlib.metadata import files; \
+	  assert sum(str(path).endswith("py.typed") for path in files("rafter")) == 5'
+	@ls dist
+
+bench: $(STAMP) ## Measure one node and three nodes with redis-benchmark
+	$(BIN)/python -m bench $(ARGS)
+
+clean: ## Remove caches and built files (not .venv, not data)
+	rm -rf dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +

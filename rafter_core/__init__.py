@@ -1,0 +1,115 @@
+"""rafter_core: the raft algorithm, without I/O, threads, clocks or randomness of its own.
+
+A driver owns one `RawNode` per group and turns this loop, all on one task:
+
+1. **Inputs.** Call `tick()` at a steady pace, `step(message)` for what peers sent,
+   `propose(payload)`, `read_index(context)` and so on. Inputs only change state in memory.
+2. **Take the work.** While `has_ready()`, call `ready()`. Each Ready is handed out once.
+3. **Send `messages`** at once. A leader's appends leave here, before its own sync.
+4. **Persist** `hard_state` and `entries` as one unit, in the order of Readys. Entries replace any
+   stored entry at or after `entries[0].index`. If `must_sync`, they must be on the disk for real.
+   This may run on another thread, and the driver may go on with 1 to 3 and store several Readys
+   at a time, even with one sync for many groups. A failed write or sync stops the node for good:
+   never retry it.
+5. **When a Ready is durable** (and every earlier one is), the LogStorage must return its entries;
+   then call `storage_done(ready)`, and send its `messages_after_sync`, in either order. Both are
+   due for every Ready in order of `number`, even when there was nothing to persist.
+6. **Apply** `committed` in order, exactly once, then `apply_done(last index)`. Committed entries
+   are durable here already, so this may overlap with storing the same Ready. A proposal succeeded
+   when the entry applied at its index has its term; if another entry is applied there, it is
+   lost.
+7. **Serve reads**: each of `read_states` once `applied` has reached its index.
+8. Go on with 2: acknowledgements may have produced more work.
+
+Nothing is acknowledged before it is durable: this node's own vote and its own copy of an entry
+count only from `storage_done` on, and no message that speaks of a new term leaves before that
+term is durable. After a restart give a new RawNode the same storage and, in `Config.applied`, the
+index the state machine holds already; the log is applied from the next one.
+
+Errors say whose fault it is: see `rafter_core.errors`. InvariantError means stop.
+"""
+
+from rafter_core.config import Config
+from rafter_core.entries import (
+    ENTRY_OVERHEAD_BYTES,
+    NO_NODE,
+    NUMBER_MAX,
+    Entry,
+    EntryKind,
+    HardState,
+    Membership,
+    entry_bytes,
+    limit_bytes,
+)
+from rafter_core.errors import (
+    Compacted,
+    ConfigError,
+    DecodeError,
+    InvariantError,
+    NotLeader,
+    ProposalDropped,
+    RaftError,
+    ReadDropped,
+    StepError,
+    TransferRefused,
+    Unavailable,
+)
+from rafter_core.memory_storage import MemoryStorage
+from rafter_core.messages import Message, MessageKind
+from rafter_core.progress import ProgressMode
+from rafter_core.raw_node import RawNode
+from rafter_core.ready import ReadState, Ready
+from rafter_core.roles import Role
+from rafter_core.serializer import (
+    message_from_wire,
+    message_to_wire,
+    pack_entries,
+    unpack_entries,
+)
+from rafter_core.state_machine import StateMachine, Update
+from rafter_core.status import ProgressStatus, Status
+from rafter_core.storage import LogStorage
+from rafter_core.trace import TraceEvent, TraceSink
+
+__all__ = [
+    "ENTRY_OVERHEAD_BYTES",
+    "NO_NODE",
+    "NUMBER_MAX",
+    "Compacted",
+    "Config",
+    "ConfigError",
+    "DecodeError",
+    "Entry",
+    "EntryKind",
+    "HardState",
+    "InvariantError",
+    "LogStorage",
+    "Membership",
+    "MemoryStorage",
+    "Message",
+    "MessageKind",
+    "NotLeader",
+    "ProgressMode",
+    "ProgressStatus",
+    "ProposalDropped",
+    "RaftError",
+    "RawNode",
+    "ReadDropped",
+    "ReadState",
+    "Ready",
+    "Role",
+    "StateMachine",
+    "Status",
+    "StepError",
+    "TraceEvent",
+    "TraceSink",
+    "TransferRefused",
+    "Unavailable",
+    "Update",
+    "entry_bytes",
+    "limit_bytes",
+    "message_from_wire",
+    "message_to_wire",
+    "pack_entries",
+    "unpack_entries",
+]

@@ -1,0 +1,43 @@
+"""Bytes on disk: the log store of a shard, and the identity of a data directory.
+
+No event loop and no raft decisions. ``SegmentManager`` keeps the logs of all groups of a shard,
+``GroupLog`` is one of them as the raft core reads it, ``DataDirectory`` and ``Identity`` say whose
+data it is. ``docs/storage.md`` has the formats to the byte and what is promised.
+"""
+
+from rafter_storage.data_directory import DataDirectory
+from rafter_storage.errors import (
+    CorruptionError,
+    Damage,
+    DataDirectoryError,
+    IdentityError,
+    InvalidWrite,
+    LockedError,
+    Poisoned,
+    StorageError,
+)
+from rafter_storage.files import FileOperations, OperatingSystemFiles
+from rafter_storage.group_log import GroupLog
+from rafter_storage.identity import Identity, cluster_id_of
+from rafter_storage.segment_manager import GroupWrite, SegmentManager, Statistics, WriteJob
+
+__all__ = [
+    "CorruptionError",
+    "Damage",
+    "DataDirectory",
+    "DataDirectoryError",
+    "FileOperations",
+    "GroupLog",
+    "GroupWrite",
+    "Identity",
+    "IdentityError",
+    "InvalidWrite",
+    "LockedError",
+    "OperatingSystemFiles",
+    "Poisoned",
+    "SegmentManager",
+    "Statistics",
+    "StorageError",
+    "WriteJob",
+    "cluster_id_of",
+]

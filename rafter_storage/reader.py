@@ -1,0 +1,89 @@
+"""Reading records back, each verified before a byte of it is believed."""
+
+import os
+from collections import OrderedDict
+from pathlib import Path
+
+from rafter_core.serializer import unpack_entries
+
+from rafter_core.entries import Entry
+from rafter_core.errors import DecodeError
+from rafter_storage.errors import CorruptionError, Damage
+from rafter_storage.files import FileOperations, read_exactly
+from rafter_storage.record import PREFIX_BYTES, RecordKind, decode_prefix, is_body_valid
+from rafter_storage.segment import SEGMENT_BYTES_MAX
+
+__all__ = ["RecordReader"]
+
+_DESCRIPTORS_MAX = 16
+
+
+class RecordReader:
+    """Reads records of any segment of one shard. Owner thread only.
+
+    Holds a bounded number of files open, and the last record it decoded, because a large record
+    is often asked for in several portions.
+    """
+
+    def __init__(self, files: FileOperations) -> None:
+        self._files = files
+        self._segments: dict[int, tuple[Path, int]] = {}
+        self._descriptors: OrderedDict[int, int] = OrderedDict()
+        self._last_place: tuple[int, int] = (0, 0)
+        self._last_entries: list[Entry] = []
+
+    @property
+    def segment_count(self) -> int:
+        """How many segments the log has."""
+        return len(self._segments)
+
+    def add_segment(self, sequence: int, path: Path, seed: int) -> None:
+        """Make a segment's records readable. The file must exist."""
+        self._segments[sequence] = (path, seed)
+
+    def path(self, sequence: int) -> Path:
+        """Return the file of a segment."""
+        return self._segments[sequence][0]
+
+    def read(self, group: int, sequence: int, offset: int, length: int) -> list[Entry]:
+        """Return the entries of the record at ``offset``; the list must not be changed.
+
+        Raises ``CorruptionError`` unless the record is there, whole, and of this group.
+        """
+        if self._last_place == (sequence, offset):
+            return self._last_entries
+        path, seed = self._segments[sequence]
+        data = read_exactly(self._files, self._descriptor(sequence, path), length, offset)
+        prefix = decode_prefix(seed, data, 0, offset, SEGMENT_BYTES_MAX)
+        if prefix is None:
+            raise CorruptionError(Damage(path, offset, "the record's prefix is damaged"), group)
+        if not is_body_valid(seed, prefix, data, 0, offset):
+            raise CorruptionError(Damage(path, offset, "the record's body is damaged"), group)
+        if prefix.kind != RecordKind.ENTRIES or prefix.group != group or not prefix.first_index:
+            reason = f"the record is of group {prefix.group}, the index expects group {group}"
+            raise CorruptionError(Damage(path, offset, reason), group)
+        try:
+            entries = unpack_entries(data[PREFIX_BYTES:])
+        except DecodeError as error:
+            reason = f"the record's entries cannot be decoded: {error}"
+            raise CorruptionError(Damage(path, offset, reason), group) from error
+        self._last_place = (sequence, offset)
+        self._last_entries = entries
+        return entries
+
+    def close(self) -> None:
+        """Close all files."""
+        while self._descriptors:
+            self._files.close(self._descriptors.popitem()[1])
+
+    def _descriptor(self, sequence: int, path: Path) -> int:
+        """Return an open descriptor, closing the one least recently used when there are many."""
+        descriptor = self._descriptors.get(sequence)
+        if descriptor is not None:
+            self._descriptors.move_to_end(sequence)
+            return descriptor
+        if len(self._descriptors) >= _DESCRIPTORS_MAX:
+            self._files.close(self._descriptors.popitem(last=False)[1])
+        descriptor = self._files.open(path, os.O_RDONLY)
+        self._descriptors[sequence] = descriptor
+        return descriptor

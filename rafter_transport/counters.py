@@ -1,0 +1,47 @@
+"""What the transport counts: plain integers, read by whoever publishes them."""
+
+
+class Counters:
+    """Totals since the start of this shard's transport. Written on its loop only.
+
+    `raft_dropped_total` counts refused RAFT items, which nobody sends again as such;
+    `posts_refused_total` the refused items of the other channels, whose callers were told.
+    `items_oversized_total` counts, within both, the items that no frame could hold.
+    """
+
+    __slots__ = (
+        "bad_frames_total",
+        "bytes_received_total",
+        "bytes_sent_total",
+        "connect_failures_total",
+        "connections_accepted_total",
+        "connections_over_limit_total",
+        "frames_received_total",
+        "frames_sent_total",
+        "handshakes_refused_total",
+        "items_oversized_total",
+        "links_down_total",
+        "links_up_total",
+        "posts_refused_total",
+        "raft_dropped_total",
+    )
+
+    def __init__(self) -> None:
+        self.frames_sent_total = 0
+        self.bytes_sent_total = 0
+        self.frames_received_total = 0
+        self.bytes_received_total = 0
+        self.bad_frames_total = 0
+        self.raft_dropped_total = 0
+        self.posts_refused_total = 0
+        self.items_oversized_total = 0
+        self.links_up_total = 0
+        self.links_down_total = 0
+        self.connect_failures_total = 0
+        self.connections_accepted_total = 0
+        self.connections_over_limit_total = 0
+        self.handshakes_refused_total = 0
+
+    def as_dict(self) -> dict[str, int]:
+        """Return all totals by name."""
+        return {name: getattr(self, name) for name in self.__slots__}

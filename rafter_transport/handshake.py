@@ -1,0 +1,205 @@
+"""The handshake: what two shards tell each other before anything else, and why they part.
+
+The dialling side sends a hello and waits. The accepting side answers with its own hello, or with
+the reason of its refusal and a closed connection. Each is one frame of at most HANDSHAKE_BYTES_MAX:
+
+    hello     ["rafter", 1, version_min, version_max, cluster_id, …]
+    accepted  ["rafter", 2, version_min, version_max, cluster_id, …]
+    refused   ["rafter", 3, code, text]
+
+A later version may append fields to a hello and must not change those before them, so that two
+versions which cannot work together can still say so. Decoding is strict: the other end is
+a stranger until it is checked.
+"""
+
+import re
+from typing import Any, NamedTuple
+
+import msgspec
+
+from rafter_transport.payload import PayloadError, unpack
+
+VERSION_MIN = 1
+VERSION_MAX = 1
+"""The versions of the peer protocol that this code speaks."""
+
+NODE_ID_MAX = (1 << 16) - 1
+SHARDS_MAX = 1024
+U64_MAX = (1 << 64) - 1
+TEXT_CHARACTERS_MAX = 512
+
+_MAGIC = "rafter"
+_HELLO, _ACCEPTED, _REFUSED = 1, 2, 3
+_HOST = re.compile(r"[A-Za-z0-9._:%-]{0,255}")
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class Hello(NamedTuple):
+    """Who one end is. `client_host` and `client_port` are where its node serves clients."""
+
+    version_min: int
+    version_max: int
+    cluster_id: int
+    node_id: int
+    incarnation: int
+    shard: int
+    shards: int
+    client_host: str
+    client_port: int
+
+
+class Refusal(NamedTuple):
+    """Why a handshake ends: a short code to count and group by, a sentence for the operator."""
+
+    code: str
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class HandshakeError(Exception):
+    """The other end does not keep to the handshake. `code` groups errors of one kind."""
+
+    code = "malformed"
+
+
+class HandshakeRefusedError(HandshakeError):
+    """The handshake was well-formed, and one end refused the other."""
+
+    def __init__(self, refusal: Refusal, *, by_peer: bool) -> None:
+        super().__init__(f"refused by the peer: {refusal.text}" if by_peer else refusal.text)
+        self.code = refusal.code
+        self.refusal = refusal
+        self.by_peer = by_peer
+
+
+def encode_hello(hello: Hello) -> bytes:
+    """Encode the frame that opens a connection. Raises HandshakeError for a value out of range."""
+    return _encode_fields(_HELLO, hello)
+
+
+def encode_accepted(hello: Hello) -> bytes:
+    """Encode the answer that accepts; it carries the accepting side's own hello."""
+    return _encode_fields(_ACCEPTED, hello)
+
+
+def encode_refused(refusal: Refusal) -> bytes:
+    """Encode the answer that refuses."""
+    text = refusal.text[:TEXT_CHARACTERS_MAX]
+    return _encode((_MAGIC, _REFUSED, refusal.code, text))
+
+
+def decode_hello(payload: bytes) -> Hello:
+    """Decode the first frame of an accepted connection. Raises HandshakeError."""
+    kind, fields = _decode(payload)
+    if kind != _HELLO:
+        raise HandshakeError("the connection does not begin with a hello")
+    return _hello_from_fields(fields)
+
+
+def decode_answer(payload: bytes) -> Hello:
+    """Decode the answer to our hello.
+
+    Raises HandshakeRefusedError if the peer refuses, HandshakeError if it makes no sense.
+    """
+    kind, fields = _decode(payload)
+    if kind == _ACCEPTED:
+        return _hello_from_fields(fields)
+    if kind != _REFUSED:
+        raise HandshakeError("the hello was not answered by an answer")
+    if len(fields) != 2 or not all(_is_text(field) for field in fields):
+        raise HandshakeError("refused by the peer, without a readable reason")
+    raise HandshakeRefusedError(Refusal(*fields), by_peer=True)
+
+
+def check(
+    local: Hello, remote: Hello, *, expected: tuple[int, int] | None = None
+) -> Refusal | None:
+    """Return why `local` does not work with `remote`, or None.
+
+    `expected` is the (node, shard) that was dialled. Whether the node belongs to the cluster's map
+    and still has its incarnation is for `Registry.check`.
+    """
+    if remote.version_max < local.version_min or remote.version_min > local.version_max:
+        return Refusal(
+            "version",
+            f"no common version: the peer speaks {remote.version_min} to {remote.version_max}, "
+            f"this node {local.version_min} to {local.version_max}",
+        )
+    if remote.cluster_id != local.cluster_id:
+        return Refusal(
+            "cluster",
+            f"other cluster: the peer has cluster id {remote.cluster_id:016x}, "
+            f"this node {local.cluster_id:016x}",
+        )
+    if remote.node_id == local.node_id:
+        return Refusal("own-node", f"the peer says that it is node {local.node_id}, as this one is")
+    if expected is not None and (remote.node_id, remote.shard) != expected:
+        return Refusal(
+            "other-peer",
+            f"node {expected[0]} shard {expected[1]} was dialled, "
+            f"but node {remote.node_id} shard {remote.shard} answers",
+        )
+    return None
+
+
+def common_version(local: Hello, remote: Hello) -> int:
+    """Return the version both ends use after `check` found none missing: the highest common one."""
+    return min(local.version_max, remote.version_max)
+
+
+def validate_hello(hello: Hello) -> None:
+    """Raise HandshakeError if a field of ours or of the peer's has a wrong type or range."""
+    *numbers, client_host, client_port = hello
+    if any(type(number) is not int for number in (*numbers, client_port)):
+        raise HandshakeError("a hello's number is not a number")
+    limits = (
+        ("version_min", 1, U64_MAX), ("version_max", hello.version_min, U64_MAX),
+        ("cluster_id", 0, U64_MAX), ("node_id", 1, NODE_ID_MAX), ("incarnation", 0, U64_MAX),
+        ("shards", 1, SHARDS_MAX), ("shard", 0, hello.shards - 1), ("client_port", 0, 65535),
+    )  # fmt: skip
+    for name, lowest, highest in limits:
+        if not lowest <= getattr(hello, name) <= highest:
+            raise HandshakeError(
+                f"{name} = {getattr(hello, name)}: must be from {lowest} to {highest}"
+            )
+    # It ends up in replies to clients, one line each: nothing that could break a line.
+    if type(client_host) is not str or _HOST.fullmatch(client_host) is None:
+        raise HandshakeError(f"client_host = {client_host!r}: not a host name or address")
+
+
+def _encode_fields(kind: int, hello: Hello) -> bytes:
+    validate_hello(hello)
+    return _encode((_MAGIC, kind, *hello))
+
+
+def _decode(payload: bytes) -> tuple[int, list[Any]]:
+    """Return the kind and the fields behind it."""
+    try:
+        message = unpack(payload)
+    except PayloadError as error:
+        raise HandshakeError(str(error)) from error
+    if type(message) is not list or len(message) < 2 or message[0] != _MAGIC:
+        raise HandshakeError("the peer does not speak rafter's peer protocol")
+    if type(message[1]) is not int:
+        raise HandshakeError("the handshake's kind is not a number")
+    return message[1], message[2:]
+
+
+def _hello_from_fields(fields: list[Any]) -> Hello:
+    count = len(Hello._fields)
+    if len(fields) < count:
+        raise HandshakeError(f"hello with {len(fields)} fields, expected {count}")
+    hello = Hello(*fields[:count])
+    validate_hello(hello)
+    if len(fields) > count and hello.version_max <= VERSION_MAX:
+        raise HandshakeError(
+            f"hello with {len(fields)} fields, but version {hello.version_max} has {count}"
+        )
+    return hello
+
+
+def _is_text(field: object) -> bool:
+    """Whether a field of the peer's may stand in our log."""
+    return type(field) is str and len(field) <= TEXT_CHARACTERS_MAX and field.isprintable()

@@ -1,0 +1,208 @@
+"""The peer listener: accepts connections of other nodes' shards and reads what they send."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from rafter_transport.addresses import format_address
+from rafter_transport.counters import Counters
+from rafter_transport.framing import FrameError
+from rafter_transport.handshake import (
+    HandshakeError,
+    Hello,
+    Refusal,
+    check,
+    decode_hello,
+    encode_accepted,
+    encode_refused,
+)
+from rafter_transport.limits import HANDSHAKE_BYTES_MAX, Limits
+from rafter_transport.link import SocketLink
+from rafter_transport.peer_log import PeerLog
+from rafter_transport.registry import Registry
+
+_logger = logging.getLogger(__name__)
+
+Receive = Callable[[SocketLink, int, int, bytes], None]
+
+
+class Listener:
+    """One shard's peer port.
+
+    `receive(link, node, shard, payload)` is called for each frame after the handshake, and
+    `on_hello` with each hello that was found in order. At most one connection per (node, shard) is
+    kept: a second one means that the peer has given the first up before we noticed.
+    """
+
+    def __init__(
+        self,
+        *,
+        hello: Hello,
+        registry: Registry,
+        limits: Limits,
+        counters: Counters,
+        receive: Receive,
+        on_hello: Callable[[Hello], None],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self.hello = hello
+        self.registry = registry
+        self.limits = limits
+        self.counters = counters
+        self.receive = receive
+        self.on_hello = on_hello
+        self.loop = loop
+        self.log = PeerLog(_logger)
+        self._server: asyncio.Server | None = None
+        self._connections: set[Accepted] = set()
+        self._by_peer: dict[tuple[int, int], Accepted] = {}
+
+    @property
+    def port(self) -> int:
+        """The bound port (of the first address, if the host has several)."""
+        if self._server is None:
+            raise RuntimeError("the listener was not started")
+        port = self._server.sockets[0].getsockname()[1]
+        assert isinstance(port, int)
+        return port
+
+    @property
+    def connection_count(self) -> int:
+        """Connections that are open, handshaken or not."""
+        return len(self._connections)
+
+    async def start(self, host: str, port: int) -> None:
+        """Bind and accept; port 0 takes a free one. Raises OSError naming the address."""
+        try:
+            self._server = await self.loop.create_server(
+                lambda: Accepted(self).link, host, port, reuse_address=True, backlog=128
+            )
+        except OSError as error:
+            address = format_address(host, port)
+            raise OSError(error.errno, f"cannot listen for peers on {address}: {error}") from error
+        _logger.info("listening for peers on %s", format_address(host, self.port))
+
+    async def close(self) -> None:
+        """Stop accepting, and drop every connection at once: what peers sent is theirs to repeat.
+
+        On return no socket is open and nothing will be received.
+        """
+        if self._server is not None:
+            self._server.close()
+        lost = [accepted.link.lost for accepted in self._connections]
+        for accepted in tuple(self._connections):
+            accepted.link.abort()
+        if lost:
+            await asyncio.wait(lost, timeout=self.limits.close_seconds)
+        if self._server is not None:
+            await self._server.wait_closed()
+
+    # What follows is called by Accepted.
+
+    def admit(self, accepted: "Accepted") -> str | None:
+        """Count a new connection in, or return why there is no room for it."""
+        limits = self.limits
+        if len(self._connections) >= limits.connections_max:
+            return f"{limits.connections_max} connections are open"
+        if len(self._connections) - len(self._by_peer) >= limits.handshaking_max:
+            return f"{limits.handshaking_max} connections have not finished their handshake"
+        self._connections.add(accepted)
+        return None
+
+    def welcome(self, accepted: "Accepted", remote: Hello) -> None:
+        """Make this the connection of its peer, in place of an older one."""
+        self.counters.connections_accepted_total += 1
+        key = (remote.node_id, remote.shard)
+        older = self._by_peer.get(key)
+        self._by_peer[key] = accepted
+        if older is not None:
+            older.link.abort()
+
+    def forget(self, accepted: "Accepted") -> None:
+        """Drop a lost connection from the tables."""
+        self._connections.discard(accepted)
+        key = (accepted.node, accepted.shard)
+        if self._by_peer.get(key) is accepted:
+            del self._by_peer[key]
+
+
+class Accepted:
+    """One accepted connection: first the handshake, against a deadline, then frames."""
+
+    __slots__ = ("_deadline", "_listener", "link", "node", "shard")
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self._deadline: asyncio.TimerHandle | None = None
+        self.node = 0
+        self.shard = 0
+        self.link = SocketLink(
+            HANDSHAKE_BYTES_MAX,
+            on_made=self._made,
+            on_frame=self._hello_received,
+            on_lost=self._lost,
+            loop=listener.loop,
+        )
+
+    def _made(self, link: SocketLink) -> None:
+        listener = self._listener
+        full = listener.admit(self)
+        if full is not None:
+            listener.counters.connections_over_limit_total += 1
+            listener.log.warning(link.peer_host, "full", f"connection turned away: {full}")
+            link.abort()
+            return
+        link.tune(listener.limits.unacknowledged_seconds)
+        self._deadline = listener.loop.call_later(
+            listener.limits.handshake_seconds, self._handshake_late
+        )
+
+    def _handshake_late(self) -> None:
+        self.link.abort(HandshakeError("no handshake in time"))
+
+    def _hello_received(self, payload: bytes) -> None:
+        listener = self._listener
+        try:
+            remote = decode_hello(payload)
+        except HandshakeError as error:
+            self._refuse(self.link.peer_host, Refusal(error.code, str(error)))
+            return
+        refusal = check(listener.hello, remote) or listener.registry.check(remote)
+        if refusal is not None:
+            peer = f"node {remote.node_id} shard {remote.shard} at {self.link.peer_host}"
+            self._refuse(peer, refusal)
+            return
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self.node = remote.node_id
+        self.shard = remote.shard
+        self.link.on_frame = self._frame_received
+        self.link.set_frame_bytes_max(listener.limits.frame_bytes_max)
+        self.link.send(encode_accepted(listener.hello))
+        listener.welcome(self, remote)
+        listener.on_hello(remote)
+
+    def _refuse(self, peer: str, refusal: Refusal) -> None:
+        """Answer with the reason and close; the deadline still ends one who does not read it."""
+        listener = self._listener
+        listener.counters.handshakes_refused_total += 1
+        listener.log.warning(peer, refusal.code, f"handshake refused: {refusal.text}")
+        self.link.send(encode_refused(refusal))
+        self.link.close()
+
+    def _frame_received(self, payload: bytes) -> None:
+        self._listener.receive(self.link, self.node, self.shard, payload)
+
+    def _lost(self, link: SocketLink) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        listener = self._listener
+        listener.forget(self)
+        if isinstance(link.error, FrameError):
+            listener.counters.bad_frames_total += 1
+        if isinstance(link.error, HandshakeError | FrameError):
+            peer = link.peer_host
+            if self.node:
+                peer = f"node {self.node} shard {self.shard} at {peer}"
+            reason = type(link.error).__name__
+            listener.log.warning(peer, reason, f"connection closed: {link.error}")

@@ -1,0 +1,218 @@
+"""The shape of the configuration: every section, key, default and range, in one place.
+
+Ranges live in the annotations (msgspec.Meta), so that the check and the error texts agree. What
+relates one key to another is in config_check.py. Addresses stay strings here, as written; the
+properties parse them and may be used once the configuration was checked.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+import xxhash
+from msgspec import Meta
+
+from rafterd.address import Address, parse_address, parse_member
+from rafterd.placement import group_members, groups_of_node
+
+SHARDS_MAX = 64
+GROUPS_MAX = 16383
+NODES_MAX = 1024
+
+Count = Annotated[int, Meta(ge=1, le=1 << 20)]
+Bytes = Annotated[int, Meta(ge=1024, le=1 << 40)]
+Seconds = Annotated[float, Meta(ge=0.01, le=86400)]
+Ticks = Annotated[int, Meta(ge=1, le=10_000)]
+NodeId = Annotated[int, Meta(ge=1, le=65535)]
+
+
+class NodeSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[node]: who this node is, and its processes."""
+
+    id: NodeId = 1
+    data_dir: Annotated[str, Meta(min_length=1, max_length=1024)] = "data/rafterd"
+    shards: Annotated[int, Meta(ge=0, le=SHARDS_MAX)] = 0
+    drain_seconds: Annotated[float, Meta(ge=0, le=3600)] = 10.0
+    watchdog_seconds: Annotated[float, Meta(ge=1, le=3600)] = 10.0
+    start_seconds_max: Annotated[float, Meta(ge=1, le=86400)] = 300.0
+
+
+class ClientSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[client]: the RESP listeners and the bounds on what one client may use."""
+
+    listen: str = "127.0.0.1:7379"
+    announce_host: Annotated[str, Meta(max_length=253)] = ""
+    connections_max: Count = 10_000
+    request_timeout_seconds: Seconds = 5.0
+    key_bytes_max: Annotated[int, Meta(ge=1, le=16 << 20)] = 64 << 10
+    value_bytes_max: Annotated[int, Meta(ge=1024, le=512 << 20)] = 8 << 20
+    query_buffer_bytes_max: Annotated[int, Meta(ge=16384, le=1 << 30)] = 32 << 20
+    output_buffer_bytes_max: Annotated[int, Meta(ge=16384, le=1 << 30)] = 64 << 20
+    pipeline_commands_max: Count = 16_384
+
+    @property
+    def address(self) -> Address:
+        """The base listener: all shards. Shard i alone listens on port + 1 + i."""
+        return parse_address(self.listen)
+
+    @property
+    def host(self) -> str:
+        """Host of the base listener."""
+        return self.address.host
+
+    @property
+    def port(self) -> int:
+        """Port of the base listener."""
+        return self.address.port
+
+    def shard_port(self, shard: int) -> int:
+        """Port on which one shard alone listens for clients."""
+        return self.port + 1 + shard
+
+
+class PeerSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[peer]: the listeners for other nodes and the bounds on their links."""
+
+    listen: str = "127.0.0.1:17379"
+    insecure: bool = False
+    frame_bytes_max: Annotated[int, Meta(ge=64 << 10, le=1 << 30)] = 64 << 20
+    pending_bytes_max: Annotated[int, Meta(ge=64 << 10, le=1 << 32)] = 128 << 20
+    connections_max: Count = 1024
+    handshake_seconds: Seconds = 5.0
+    reconnect_seconds_max: Seconds = 1.0
+
+    @property
+    def address(self) -> Address:
+        """The first listener. Shard i listens on port + i."""
+        return parse_address(self.listen)
+
+    @property
+    def host(self) -> str:
+        """Host of the listeners."""
+        return self.address.host
+
+    @property
+    def port(self) -> int:
+        """Port of shard 0's listener."""
+        return self.address.port
+
+    def shard_port(self, shard: int) -> int:
+        """Port on which one shard listens for the shards of other nodes."""
+        return self.port + shard
+
+
+class HttpSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[http]: the supervisor's /livez, /readyz and /metrics."""
+
+    listen: str = "127.0.0.1:9379"
+    connections_max: Annotated[int, Meta(ge=1, le=4096)] = 64
+    request_bytes_max: Annotated[int, Meta(ge=1024, le=1 << 20)] = 8192
+    request_seconds: Seconds = 10.0
+
+    @property
+    def address(self) -> Address:
+        """The listener."""
+        return parse_address(self.listen)
+
+    @property
+    def host(self) -> str:
+        """Host of the listener."""
+        return self.address.host
+
+    @property
+    def port(self) -> int:
+        """Port of the listener."""
+        return self.address.port
+
+
+class ClusterSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[cluster]: what all nodes of a cluster agree on, from their first start on."""
+
+    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] = "rafter"
+    groups: Annotated[int, Meta(ge=1, le=GROUPS_MAX)] = 8
+    replication: Annotated[int, Meta(ge=1, le=NODES_MAX)] = 1
+    initial: Annotated[list[str], Meta(max_length=NODES_MAX)] = []
+
+
+class RaftSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[raft]: time in ticks, and the bounds on replication."""
+
+    tick_milliseconds: Annotated[int, Meta(ge=5, le=10_000)] = 50
+    heartbeat_ticks: Ticks = 2
+    election_timeout_ticks: Ticks = 12
+    first_leader: Literal["spread", "none"] = "spread"
+    message_bytes_max: Bytes = 1 << 20
+    inflight_messages_max: Annotated[int, Meta(ge=1, le=65536)] = 256
+    inflight_bytes_max: Bytes = 64 << 20
+    uncommitted_bytes_max: Bytes = 64 << 20
+    committed_bytes_per_ready_max: Bytes = 16 << 20
+
+
+class StorageSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[storage]: the write-ahead log of each shard."""
+
+    segment_bytes: Annotated[int, Meta(ge=1 << 20, le=1 << 32)] = 64 << 20
+    tail_bytes_max: Annotated[int, Meta(ge=64 << 10, le=1 << 32)] = 4 << 20
+    sync: Literal["thread", "inline"] = "thread"
+
+
+class LogSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[log]: what goes to standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["logfmt", "json"] = "logfmt"
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A whole configuration, made by config.load_config.
+
+    That resolves what depends on the machine: `node.shards` is at least 1 after it.
+    """
+
+    node: NodeSection = NodeSection()
+    client: ClientSection = ClientSection()
+    peer: PeerSection = PeerSection()
+    http: HttpSection = HttpSection()
+    cluster: ClusterSection = ClusterSection()
+    raft: RaftSection = RaftSection()
+    storage: StorageSection = StorageSection()
+    log: LogSection = LogSection()
+
+    @property
+    def nodes(self) -> dict[int, Address]:
+        """Peer base address of every node, this one included, in ascending order of id."""
+        if not self.cluster.initial:
+            return {self.node.id: self.peer.address}
+        return dict(sorted(parse_member(item) for item in self.cluster.initial))
+
+    @property
+    def cluster_id(self) -> int:
+        """64 bits that all nodes of this cluster share and those of another do not.
+
+        The encoding is fixed for good, it is on disk and in the handshake: xxh3_64 over name,
+        groups, replication and the initial nodes by ascending id, one to a line.
+        """
+        lines = [self.cluster.name, str(self.cluster.groups), str(self.cluster.replication)]
+        if self.cluster.initial:
+            lines += [f"{node}@{address}" for node, address in self.nodes.items()]
+        return int(xxhash.xxh3_64_intdigest("\n".join(lines).encode()))
+
+    @property
+    def announce_host(self) -> str:
+        """The host that clients are told to connect to, in CLUSTER SLOTS and to other nodes."""
+        if self.client.announce_host:
+            return self.client.announce_host
+        if not self.client.address.is_wildcard:
+            return self.client.host
+        return self.nodes[self.node.id].host
+
+    def members(self, group: int) -> tuple[int, ...]:
+        """Return the nodes with a replica of a group, preferred leader first."""
+        return group_members(group, self.nodes, self.cluster.replication)
+
+    def local_groups(self) -> list[int]:
+        """Return the groups that this node has a replica of, ascending."""
+        return groups_of_node(
+            self.node.id, self.nodes, self.cluster.groups, self.cluster.replication
+        )

@@ -1,0 +1,273 @@
+"""The engine: runs all groups of one shard, their log and their messages, in one loop.
+
+Everything that happens in one turn of the event loop (commands from clients, messages from peers,
+the end of a sync, a tick) only marks groups as dirty. One `call_soon` later a *round* runs:
+
+1. routers form their batches and leaders propose them: one entry per dirty group;
+2. each dirty group hands out its Ready: messages for peers, records for the log, entries to apply;
+3. if the flusher is idle, all records that wait become one write and one sync, for all groups;
+4. one frame leaves for each destination shard, then the replies, one write per connection.
+
+There are no timers for batching: under load rounds grow by themselves, idle they are immediate.
+A leader's appends leave in step 4, while its own sync runs; its own vote for them counts when that
+sync returns (`RawNode.storage_done`). Messages that promise something to others (votes, append
+responses) leave only then (architecture.md §5, §8.1; thesis 10.2.1).
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple, Protocol
+
+from rafter_core import DecodeError, HardState, Message, Ready, StepError
+from rafter_core.serializer import message_from_wire, message_to_wire
+from rafter_storage.segment_manager import GroupWrite, SegmentManager, WriteJob
+from rafter_transport.exchanger import Channel
+from rafterd.flusher import Flusher, Job, make_flusher
+from rafterd.placement import shard_of_group
+from rafterd.replica import Replica
+from rafterd.shared import Counter
+
+logger = logging.getLogger(__name__)
+
+
+class Post(Protocol):
+    """The part of the exchanger that the engine uses."""
+
+    def post(self, node: int, shard: int, channel: Channel, item: Any) -> bool:  # noqa: ANN401
+        """Queue one item for the next flush; False when it was refused."""
+
+    def flush(self) -> None:
+        """Send one frame to each destination with queued items."""
+
+
+class ShardCounts(Protocol):
+    """The part of the registry that the engine uses."""
+
+    def shard_count(self, node: int) -> int | None:
+        """Return how many shards `node` has, or None while it was never heard."""
+
+
+class _Stored(NamedTuple):
+    """A Ready on its way to the log, with the hard state as it was when the Ready was taken."""
+
+    replica: Replica
+    ready: Ready
+    hard_state: HardState
+
+
+class Engine:
+    """Schedules the replicas of one shard. All methods run on the shard's loop."""
+
+    def __init__(
+        self,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        store: SegmentManager,
+        post: Post,
+        shard_counts: ShardCounts,
+        counters: memoryview,
+        sync_mode: str,
+        on_fatal: Callable[[BaseException], None],
+    ) -> None:
+        self.replicas: dict[int, Replica] = {}
+        self.before_round: Callable[[], None] = _nothing
+        self.after_round: Callable[[], None] = _nothing
+        self._loop = loop
+        self._store = store
+        self._post = post
+        self._shard_counts = shard_counts
+        self._counters = counters
+        self._on_fatal = on_fatal
+        self._flusher: Flusher = make_flusher(sync_mode, loop, self._write_ended)
+        self._is_scheduled = False
+        self._is_stopped = False
+        self._dirty: list[Replica] = []
+        # What the next write job takes along, in the order of the Readys.
+        self._waiting: list[_Stored] = []
+        self._must_sync = False
+        self._in_job: list[_Stored] = []
+
+    # Input ------------------------------------------------------------------------------------
+
+    def add(self, replica: Replica) -> None:
+        """Take a replica in; it runs from the next round on."""
+        self.replicas[replica.group] = replica
+        self.mark(replica)
+
+    def mark(self, replica: Replica) -> None:
+        """Look at `replica` in the coming round."""
+        if not replica.is_dirty:
+            replica.is_dirty = True
+            self._dirty.append(replica)
+            if not self._is_scheduled:
+                self.schedule()
+
+    def schedule(self) -> None:
+        """Run a round soon; calling it again before then changes nothing."""
+        if not self._is_scheduled and not self._is_stopped:
+            self._is_scheduled = True
+            self._loop.call_soon(self._round)
+
+    def receive(self, node: int, shard: int, items: Iterable[Any]) -> None:
+        """Step raft messages from the shard (node, shard). Malformed ones raise DecodeError."""
+        replicas = self.replicas
+        for item in items:
+            group, message = message_from_wire(item)
+            replica = replicas.get(group)
+            if replica is None:
+                continue
+            if message.sender != node:
+                raise DecodeError(f"node {node} sent a message in the name of {message.sender}")
+            try:
+                replica.node.step(message)
+            except StepError as error:
+                logger.warning(
+                    "group %d refused a message of node %d, shard %d: %s", group, node, shard, error
+                )
+                continue
+            self.mark(replica)
+
+    def tick(self) -> None:
+        """Advance the time of every group by one tick."""
+        for replica in self.replicas.values():
+            node = replica.node
+            node.tick()
+            if node.has_ready():
+                self.mark(replica)
+
+    def report_unreachable(self, node: int, shard: int) -> None:
+        """Tell the groups that lie on the shard (node, shard) that messages to it were lost."""
+        shards = self._shard_counts.shard_count(node)
+        for replica in self.replicas.values():
+            if node in replica.members and (
+                shards is None or shard_of_group(replica.group, shards) == shard
+            ):
+                replica.node.report_unreachable(node)
+                self.mark(replica)
+
+    # The round --------------------------------------------------------------------------------
+
+    def _round(self) -> None:
+        self._is_scheduled = False
+        if self._is_stopped:
+            return
+        try:
+            self.before_round()
+            dirty = self._dirty
+            self._dirty = []
+            for replica in dirty:
+                replica.is_dirty = False
+                self._advance(replica)
+            self._begin_write()
+            self._post.flush()
+            self.after_round()
+        except Exception as error:  # noqa: BLE001 - a broken invariant stops the shard
+            self._stop_for(error)
+
+    def _advance(self, replica: Replica) -> None:
+        replica.advance()
+        node = replica.node
+        if not node.has_ready():
+            return
+        ready = replica.take_ready()
+        if ready.messages:
+            self._send(replica.group, ready.messages)
+        if ready.must_sync or replica.readies_in_storage:
+            # Without entries of its own a Ready may still speak of entries that are being synced.
+            self._must_sync = self._must_sync or ready.must_sync
+            self._waiting.append(_Stored(replica, ready, replica.hard_state))
+            replica.readies_in_storage += 1
+        else:
+            self._stored(replica, ready)
+        if ready.committed:
+            self._counters[Counter.ENTRIES_APPLIED_TOTAL] += len(ready.committed)
+        replica.publish()
+        if node.has_ready() or ready.committed:
+            self.mark(replica)
+
+    def _send(self, group: int, messages: list[Message]) -> None:
+        post = self._post.post
+        shard_count = self._shard_counts.shard_count
+        for message in messages:
+            node = message.to
+            shards = shard_count(node)
+            if shards is not None:
+                shard = shard_of_group(group, shards)
+                post(node, shard, Channel.RAFT, message_to_wire(group, message))
+
+    def _stored(self, replica: Replica, ready: Ready) -> None:
+        """Release what had to wait until `ready` was durable."""
+        if ready.messages_after_sync:
+            self._send(replica.group, ready.messages_after_sync)
+        replica.node.storage_done(ready)
+
+    # The log ----------------------------------------------------------------------------------
+
+    def _begin_write(self) -> None:
+        """Start one write for everything that waits, unless one is running."""
+        if self._flusher.is_busy or not self._waiting:
+            return
+        waiting = self._waiting
+        self._waiting = []
+        if not self._must_sync:
+            self._release(waiting)
+            return
+        self._must_sync = False
+        self._in_job = waiting
+        # A commit index alone is not worth a sync; it rides along with the next record.
+        writes = [
+            GroupWrite(stored.replica.group, stored.hard_state, stored.ready.entries)
+            for stored in waiting
+            if stored.ready.must_sync
+        ]
+        self._flusher.submit(self._store.begin(writes))
+        self._counters[Counter.ROUNDS_TOTAL] += 1
+
+    def _write_ended(self, job: Job, error: Exception | None) -> None:
+        if self._is_stopped:
+            return
+        try:
+            if error is not None:
+                raise error
+            assert isinstance(job, WriteJob)
+            self._store.complete(job)
+            released = self._in_job
+            self._in_job = []
+            self._release(released)
+            self._publish_storage()
+        except Exception as failure:  # noqa: BLE001 - no ack may follow a failed write
+            self._stop_for(failure)
+            return
+        # In this very callback: what the sync released should not wait for another turn.
+        self._round()
+
+    def _release(self, released: list[_Stored]) -> None:
+        for replica, ready, _ in released:
+            replica.readies_in_storage -= 1
+            self._stored(replica, ready)
+            self.mark(replica)
+
+    def _publish_storage(self) -> None:
+        statistics = self._store.statistics()
+        counters = self._counters
+        counters[Counter.WAL_BYTES_TOTAL] = statistics.appended_bytes
+        counters[Counter.WAL_SYNCS_TOTAL] = statistics.syncs
+        counters[Counter.WAL_SYNC_MICROSECONDS_TOTAL] = int(statistics.sync_seconds * 1_000_000)
+        counters[Counter.WAL_SEGMENTS] = statistics.segments
+
+    # The end ----------------------------------------------------------------------------------
+
+    def _stop_for(self, error: BaseException) -> None:
+        if not self._is_stopped:
+            self._is_stopped = True
+            self._on_fatal(error)
+
+    def close(self) -> None:
+        """Stop scheduling and wait for a write that is running."""
+        self._is_stopped = True
+        self._flusher.close()
+
+
+def _nothing() -> None:
+    return

@@ -1,0 +1,271 @@
+"""The key-value service of one group on one node: turns request batches into entries and reads.
+
+Order. Requests of one router take effect in the order they arrived. Every batch with a write becomes
+part of an entry; reads inside it are evaluated by the state machine between its writes. A batch of
+reads alone never enters the log:
+
+- if an entry is *forming*, its reads are evaluated right before that entry is applied here, or right
+  after it when the same router has a write in it. The entry was not sent when the reads arrived, so
+  its commit proves that this replica still led the group after that: no other round is needed.
+- otherwise one ReadIndex round serves all reads that have gathered (thesis 6.4).
+
+An entry that was *already sent* when a read arrived proves nothing: its acknowledgements may have
+been under way before a newer leader took over and acknowledged a write that this replica has never
+heard of. So unlike architecture.md §6 says in its first wording, reads never ride on entries in
+flight (docs/reads-and-writes.md).
+
+At most ENTRIES_IN_FLIGHT_MAX entries of a group are unapplied; what arrives meanwhile becomes the
+next, larger entry.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from rafter_core import NotLeader
+from rafter_kv.batch import Batch, pack_payload
+from rafter_kv.machine import KeyValueMachine
+from rafter_kv.sessions import Status as BatchStatus
+from rafterd.clock import Clock
+from rafterd.replica import Replica
+from rafterd.requests import Reply, Request, Status
+from rafterd.shared import Counter
+
+ENTRIES_IN_FLIGHT_MAX = 2
+READ_ROUNDS_IN_FLIGHT_MAX = 2
+ENTRY_BYTES_MAX = 1 << 20
+
+Answer = Callable[[Request, Reply], None]
+
+_STATUS_OF_OUTCOME = {
+    BatchStatus.RUN: Status.DONE,
+    BatchStatus.DUPLICATE: Status.DUPLICATE,
+    BatchStatus.GAP: Status.GAP,
+    BatchStatus.EXPIRED: Status.EXPIRED,
+    BatchStatus.REFUSED: Status.REFUSED,
+}
+
+
+class _Entry:
+    """One proposed entry and the requests that wait for it (the engine's `Proposal`)."""
+
+    __slots__ = ("after", "batches", "before", "rounds", "service", "writes")
+
+    def __init__(
+        self,
+        service: "GroupService",
+        rounds: tuple[int, ...],
+        before: list[Request],
+        writes: list[Request],
+        after: list[Request],
+    ) -> None:
+        self.service = service
+        self.rounds = rounds
+        self.before = before
+        self.writes = writes
+        self.after = after
+        self.batches: list[Batch] = [request.batch for request in writes]
+
+    @property
+    def context(self) -> object:
+        return self.batches
+
+    def before_apply(self) -> None:
+        for number in self.rounds:
+            self.service.finish_round(number)
+        if self.before:
+            self.service.read(self.before)
+
+    def applied(self, result: Any) -> None:  # noqa: ANN401 - the state machine's own type
+        service = self.service
+        for request, outcome in zip(self.writes, result, strict=True):
+            service.answer(request, _STATUS_OF_OUTCOME[outcome.status], outcome.results)
+        if self.after:
+            service.read(self.after)
+
+    def lost(self) -> None:
+        service = self.service
+        for request in self.before:
+            service.answer(request, Status.NOT_LEADER)
+        for request in self.writes:
+            service.answer(request, Status.LOST)
+        for request in self.after:
+            service.answer(request, Status.NOT_LEADER)
+
+
+class GroupService:
+    """Serves one group where its replica leads, and says who leads where it does not."""
+
+    __slots__ = (
+        "_answer",
+        "_clock",
+        "_counters",
+        "_machine",
+        "_mark",
+        "_queue",
+        "_queued_writes",
+        "_replica",
+        "_round_number",
+        "_rounds",
+    )
+
+    def __init__(
+        self,
+        replica: Replica,
+        machine: KeyValueMachine,
+        clock: Clock,
+        counters: memoryview,
+        mark: Callable[[Replica], None],
+        answer: Answer,
+    ) -> None:
+        self._replica = replica
+        self._machine = machine
+        self._clock = clock
+        self._counters = counters
+        self._mark = mark
+        self._answer = answer
+        self._queue: deque[Request] = deque()
+        self._queued_writes = 0
+        self._rounds: dict[int, list[Request]] = {}
+        self._round_number = 0
+
+    # Input ------------------------------------------------------------------------------------
+
+    def submit(self, request: Request) -> None:
+        """Take one request; exactly one answer follows, unless this process ends.
+
+        The queue is bounded by the routers: each has at most two batches of a group outstanding.
+        """
+        if not self._replica.is_leader:
+            self.answer(request, Status.NOT_LEADER)
+            return
+        self._queue.append(request)
+        if not request.is_read:
+            self._queued_writes += 1
+        self._mark(self._replica)
+
+    def expire_due_keys(self) -> None:
+        """Propose an entry without commands if keys are due and nothing else carries the time."""
+        replica = self._replica
+        if not replica.is_leader or self._queued_writes or replica.proposals_count:
+            return
+        deadline_ms = self._machine.next_deadline_ms
+        if deadline_ms is not None and deadline_ms <= self._now_ms():
+            self._propose([], [], [])
+
+    # The replica's listener -------------------------------------------------------------------
+
+    def advance(self) -> None:
+        """Form entries and start read rounds from what has gathered."""
+        if not self._queue:
+            return
+        replica = self._replica
+        if not replica.is_leader:
+            self.leadership_lost()
+            return
+        while self._queued_writes and replica.proposals_count < ENTRIES_IN_FLIGHT_MAX:
+            if not self._form_entry():
+                return
+        if self._queue and not self._queued_writes:
+            self._start_read_round()
+
+    def read_confirmed(self, context: bytes) -> None:
+        """Answer the reads of one ReadIndex round."""
+        self.finish_round(int.from_bytes(context, "little"))
+
+    def leadership_lost(self) -> None:
+        """Turn away everything that waits; nothing of it was proposed."""
+        waiting = [request for requests in self._rounds.values() for request in requests]
+        waiting.extend(self._queue)
+        self._rounds.clear()
+        self._queue.clear()
+        self._queued_writes = 0
+        for request in waiting:
+            self.answer(request, Status.NOT_LEADER)
+
+    # Writes -----------------------------------------------------------------------------------
+
+    def _form_entry(self) -> bool:
+        """Propose one entry from the head of the queue; False if the core dropped it."""
+        before: list[Request] = []
+        writes: list[Request] = []
+        after: list[Request] = []
+        writers: set[tuple[int, int] | None] = set()
+        size_bytes = 0
+        queue = self._queue
+        while queue:
+            request = queue[0]
+            if request.is_read:
+                (after if request.origin in writers else before).append(request)
+            else:
+                size_bytes += request.size_bytes
+                if writes and size_bytes > ENTRY_BYTES_MAX:
+                    break
+                writes.append(request)
+                writers.add(request.origin)
+            queue.popleft()
+        self._queued_writes -= len(writes)
+        if self._propose(before, writes, after):
+            return True
+        for request in (*before, *writes, *after):
+            self.answer(request, Status.NOT_LEADER)
+        return False
+
+    def _propose(self, before: list[Request], writes: list[Request], after: list[Request]) -> bool:
+        entry = _Entry(self, tuple(self._rounds), before, writes, after)
+        payload = pack_payload(self._now_ms(), entry.batches)
+        self._mark(self._replica)
+        return self._replica.propose(payload, entry)
+
+    # Reads ------------------------------------------------------------------------------------
+
+    def _start_read_round(self) -> None:
+        if len(self._rounds) >= READ_ROUNDS_IN_FLIGHT_MAX:
+            return
+        requests = list(self._queue)
+        self._queue.clear()
+        self._round_number += 1
+        number = self._round_number
+        self._rounds[number] = requests
+        try:
+            self._replica.node.read_index(number.to_bytes(8, "little"))
+        except NotLeader:
+            self.leadership_lost()
+            return
+        self._counters[Counter.READ_INDEX_ROUNDS_TOTAL] += 1
+
+    def finish_round(self, number: int) -> None:
+        """Answer the reads of a round; nothing happens if an entry's commit answered them before."""
+        requests = self._rounds.pop(number, None)
+        if requests is not None:
+            self.read(requests)
+            self._mark(self._replica)
+
+    def read(self, requests: list[Request]) -> None:
+        """Evaluate reads in the present state; the caller has proved that it is new enough."""
+        now_ms = self._now_ms()
+        lookup = self._machine.lookup
+        for request in requests:
+            self.answer(request, Status.DONE, lookup((request.batch.commands, now_ms)))
+
+    # Both -------------------------------------------------------------------------------------
+
+    def answer(self, request: Request, status: Status, results: list[Any] | None = None) -> None:
+        """Send the one answer of `request` to the router it came from."""
+        node = self._replica.node
+        self._answer(
+            request,
+            Reply(
+                request.ticket,
+                request.attempt,
+                status,
+                0,
+                results if results is not None else [],
+                True,
+                node.leader,
+                node.term,
+            ),
+        )
+
+    def _now_ms(self) -> int:
+        return max(self._clock.now_ms(), self._machine.stamp_ms)

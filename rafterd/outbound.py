@@ -1,0 +1,159 @@
+"""What a router knows of one group: commands that gather, batches under way, and who leads."""
+
+from collections import deque
+from typing import Any
+
+from rafter_kv.batch import Batch
+from rafter_kv.reply_slot import Gather, ReplySlot
+
+
+class Outbound:
+    """One batch on its way: the commands, where their results go, and how far it got."""
+
+    __slots__ = (
+        "attempt",
+        "batch",
+        "deadline_seconds",
+        "is_read",
+        "may_be_executed",
+        "poisoned",
+        "positions",
+        "results",
+        "route",
+        "slots",
+        "target",
+        "ticket",
+    )
+
+    def __init__(
+        self,
+        route: "Route",
+        ticket: int,
+        batch: Batch,
+        slots: list[ReplySlot | Gather],
+        positions: list[int],
+        deadline_seconds: float,
+    ) -> None:
+        self.route = route
+        self.ticket = ticket
+        self.batch = batch
+        self.slots = slots
+        self.positions = positions
+        self.deadline_seconds = deadline_seconds
+        self.is_read = batch.write_positions == []
+        self.attempt = 0
+        self.target: tuple[int, int] | None = None
+        """The (node, shard) that the present attempt went to; None while it waits to be sent."""
+        self.may_be_executed = False
+        """Whether an attempt ended without a definite "not executed"."""
+        self.results: list[Any] = []
+        """Pieces of a large reply that have come so far."""
+        self.poisoned: set[int] = set()
+        """Positions of reads that can no longer be evaluated at their place (see `poison_reads`)."""
+
+
+class Route:
+    """One group as seen from one router."""
+
+    __slots__ = (
+        "avoid_node",
+        "avoid_term",
+        "commands",
+        "group",
+        "is_dirty",
+        "leader",
+        "members",
+        "next_member",
+        "outstanding",
+        "positions",
+        "sequence",
+        "session",
+        "slots",
+        "term",
+        "waiting_since_seconds",
+        "writes",
+    )
+
+    def __init__(self, group: int, members: tuple[int, ...], session: int) -> None:
+        self.group = group
+        self.members = members
+        self.commands: list[list[bytes]] = []
+        self.slots: list[ReplySlot | Gather] = []
+        self.positions: list[int] = []
+        self.writes: list[bool] = []
+        self.waiting_since_seconds = 0.0
+        self.outstanding: deque[Outbound] = deque()
+        self.session = session
+        self.sequence = 0
+        self.is_dirty = False
+        self.leader = 0
+        self.term = 0
+        self.avoid_node = 0
+        self.avoid_term = 0
+        self.next_member = 0
+
+    def learn(self, leader: int, term: int) -> None:
+        """Take in who leads, unless something newer is known."""
+        if leader and term >= self.term:
+            self.leader = leader
+            self.term = term
+
+    def avoid(self, node: int, term: int) -> None:
+        """Remember that `node` said it does not lead (any more) in `term`."""
+        self.avoid_node = node
+        self.avoid_term = term
+
+    def leader_or_zero(self) -> int:
+        """Return the leader to send to, or 0 while none is known."""
+        if self.leader == self.avoid_node and self.term <= self.avoid_term:
+            return 0
+        return self.leader
+
+    def acknowledged_below(self) -> int:
+        """Return the sequence below which every result has come back to this router."""
+        for outbound in self.outstanding:
+            if not outbound.is_read:
+                return outbound.batch.sequence
+        return self.sequence + 1
+
+    def take(
+        self, count: int
+    ) -> tuple[list[list[bytes]], list[ReplySlot | Gather], list[int], list[bool]]:
+        """Remove and return the oldest `count` waiting commands with their places."""
+        if count >= len(self.commands):
+            taken = self.commands, self.slots, self.positions, self.writes
+            self.commands, self.slots, self.positions, self.writes = [], [], [], []
+            return taken
+        taken = (
+            self.commands[:count],
+            self.slots[:count],
+            self.positions[:count],
+            self.writes[:count],
+        )
+        del self.commands[:count]
+        del self.slots[:count]
+        del self.positions[:count]
+        del self.writes[:count]
+        return taken
+
+
+def poison_reads(outstanding: deque[Outbound]) -> None:
+    """Mark the reads that a repetition could evaluate after a later write of their own connection.
+
+    A repeated batch may turn out to be executed already, and so may the batches behind it: its
+    reads would then see writes that the same connection sent after them. Such a read, pipelined
+    before a write and caught by a change of leader, is answered with an error instead of a wrong
+    value. Only batches that have been sent can have been executed.
+    """
+    later_writers: set[int] = set()
+    for outbound in reversed(outstanding):
+        if not outbound.attempt:
+            continue
+        writes = outbound.batch.write_positions
+        is_write = set(range(len(outbound.slots))) if writes is None else set(writes)
+        for index in range(len(outbound.slots) - 1, -1, -1):
+            connection = id(outbound.slots[index].connection)
+            if index in is_write:
+                later_writers.add(connection)
+            elif connection in later_writers:
+                outbound.poisoned.add(index)

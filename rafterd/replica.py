@@ -1,0 +1,198 @@
+"""One group's copy on this node: its raft node, its state machine, and who waits for its entries."""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from rafter_core import Entry, HardState, ProposalDropped, RawNode, ReadState, Ready, StateMachine
+from rafter_core.state_machine import Update
+from rafterd.shared import GroupState, GroupWord
+
+
+class Proposal(Protocol):
+    """What a proposer attaches to an entry: it hears of the entry's end on this node."""
+
+    def before_apply(self) -> None:
+        """Run right before the entry is applied here."""
+
+    @property
+    def context(self) -> object:
+        """Handed to the state machine with the entry (`Update.context`)."""
+
+    def applied(self, result: object) -> None:
+        """Run right after; `result` is the state machine's."""
+
+    def lost(self) -> None:
+        """Leadership was lost, or another entry took the index: the outcome is unknown here."""
+
+
+class ReplicaListener(Protocol):
+    """The service that stands on a replica, called on the loop."""
+
+    def advance(self) -> None:
+        """Propose what waits; called once per turn of the loop in which the replica was touched."""
+
+    def read_confirmed(self, context: bytes) -> None:
+        """Answer the reads that `read_index(context)` was asked for; the state is new enough."""
+
+    def leadership_lost(self) -> None:
+        """Forget reads and proposals that wait: they will not be confirmed here."""
+
+
+class Replica:
+    """Drives one RawNode and one state machine; owned by the shard's engine and its thread.
+
+    Nothing here blocks: the engine writes what `take_ready` returned and comes back with
+    `storage_done`.
+    """
+
+    __slots__ = (
+        "_leader_term",
+        "_proposals",
+        "_reads",
+        "_route",
+        "_words",
+        "group",
+        "hard_state",
+        "is_dirty",
+        "listener",
+        "machine",
+        "members",
+        "node",
+        "on_route",
+        "readies_in_storage",
+    )
+
+    def __init__(
+        self,
+        group: int,
+        members: tuple[int, ...],
+        node: RawNode,
+        machine: StateMachine,
+        hard_state: HardState,
+        words: memoryview,
+        on_route: Callable[[int, int, int], None],
+    ) -> None:
+        self.group = group
+        self.members = members
+        self.node = node
+        self.machine = machine
+        self.hard_state = hard_state
+        self.listener: ReplicaListener | None = None
+        self.on_route = on_route
+        self.is_dirty = False
+        self.readies_in_storage = 0
+        self._proposals: deque[tuple[int, int, Proposal]] = deque()
+        self._reads: deque[ReadState] = deque()
+        self._leader_term = 0
+        self._route = (0, 0)
+        self._words = words
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether this replica leads its group, as far as it knows."""
+        return self.node.is_leader
+
+    @property
+    def proposals_count(self) -> int:
+        """Entries proposed here and not applied yet."""
+        return len(self._proposals)
+
+    def propose(self, payload: bytes, proposal: Proposal) -> bool:
+        """Append one entry as the leader; False if the core dropped it (nothing was appended).
+
+        On True exactly one of `proposal.applied` and `proposal.lost` is called later.
+        """
+        node = self.node
+        try:
+            index = node.propose(payload)
+        except ProposalDropped:
+            return False
+        self._leader_term = node.term
+        self._proposals.append((index, node.term, proposal))
+        return True
+
+    def advance(self) -> None:
+        """Notice a change of leadership, then let the service propose."""
+        node = self.node
+        if self._leader_term and not (node.is_leader and node.term == self._leader_term):
+            self._lose_leadership()
+        if node.is_leader:
+            self._leader_term = node.term
+        if self.listener is not None:
+            self.listener.advance()
+
+    def _lose_leadership(self) -> None:
+        self._leader_term = 0
+        self._reads.clear()
+        lost = self._proposals
+        self._proposals = deque()
+        for _, _, proposal in lost:
+            proposal.lost()
+        if self.listener is not None:
+            self.listener.leadership_lost()
+
+    def take_ready(self) -> Ready:
+        """Take the node's next Ready, apply what it commits and answer the reads it confirms."""
+        ready = self.node.ready()
+        if ready.hard_state is not None:
+            self.hard_state = ready.hard_state
+        if ready.committed:
+            self._apply(ready.committed)
+            self.node.apply_done(ready.committed[-1].index)
+        if ready.read_states:
+            self._reads.extend(ready.read_states)
+        if self._reads:
+            self._confirm_reads()
+        return ready
+
+    def _apply(self, committed: list[Entry]) -> None:
+        """Apply in log order; entries proposed here one by one, so that reads stand between them."""
+        updates: list[Update] = []
+        proposals = self._proposals
+        machine = self.machine
+        for entry in committed:
+            proposal = None
+            if proposals and proposals[0][0] <= entry.index:
+                index, term, proposal = proposals.popleft()
+                if index != entry.index or term != entry.term:
+                    proposal.lost()
+                    proposal = None
+            if proposal is None:
+                if entry.payload:
+                    updates.append(Update(entry.index, entry.payload, None))
+                continue
+            if updates:
+                machine.update(updates)
+                updates = []
+            proposal.before_apply()
+            update = Update(entry.index, entry.payload, proposal.context)
+            proposal.applied(machine.update([update])[0])
+        if updates:
+            machine.update(updates)
+
+    def _confirm_reads(self) -> None:
+        """Answer confirmed reads whose index has been applied.
+
+        A read never waits for entries behind its index, so what is left is ordered by index.
+        """
+        applied = self.node.applied
+        reads = self._reads
+        while reads and reads[0].index <= applied:
+            context = reads.popleft().context
+            if self.listener is not None:
+                self.listener.read_confirmed(context)
+
+    def publish(self) -> None:
+        """Store the group's words; `on_route(group, leader, term)` hears of a new route."""
+        node = self.node
+        words = self._words
+        words[GroupWord.TERM] = node.term
+        words[GroupWord.COMMIT] = node.commit
+        words[GroupWord.APPLIED] = node.applied
+        words[GroupWord.LAST_INDEX] = node.last_index
+        words[GroupWord.STATE] = GroupState.SERVING
+        route = (node.leader, node.term)
+        if route != self._route:
+            self._route = route
+            self.on_route(self.group, *route)

@@ -1,0 +1,382 @@
+"""The router: takes commands from this shard's connections to the leaders of their groups.
+
+For each group it gathers the commands of one turn of the loop into a batch and sends it to the
+shard that leads the group: in this process, over a link to another shard of this node, or to
+another node (architecture.md §5). At most BATCHES_OUTSTANDING_MAX batches of a group are under way;
+what arrives meanwhile becomes the next, larger batch.
+
+Batches with writes carry (session, sequence, acknowledged-below). After a lost leader or a broken
+link every outstanding batch is sent again, in order, to whoever leads now: the state machine executes
+each sequence once and in order, so the client sees latency, not an error. A batch whose deadline
+passes is answered `-CLUSTERDOWN` if no attempt can have been executed, `-TIMEOUT` otherwise, and the
+router starts a new session for the group, since the old one may have a gap for ever.
+"""
+
+import logging
+import os
+from collections.abc import Callable
+from typing import Any
+
+import msgpack
+
+from rafter_kv.batch import Batch
+from rafter_kv.reply_slot import Gather, ReplySlot
+from rafter_transport.exchanger import Channel
+from rafterd.engine import Post, ShardCounts
+from rafterd.group_service import GroupService
+from rafterd.outbound import Outbound, Route, poison_reads
+from rafterd.placement import shard_of_group
+from rafterd.requests import Reply, Request, Status, encode_request
+from rafterd.shared import Counter, SharedState
+
+logger = logging.getLogger(__name__)
+
+BATCHES_OUTSTANDING_MAX = 2
+BATCH_COMMANDS_MAX = 4096
+BATCH_BYTES_MAX = 1 << 20
+
+NO_LEADER = "-CLUSTERDOWN No Raft leader for this key's group; nothing was executed"
+UNKNOWN_OUTCOME = (
+    "-TIMEOUT The outcome is unknown: the command may have been executed, or may be later"
+)
+READ_LOST = (
+    "-TIMEOUT The leader changed while a later write of this connection was under way; "
+    "the read was not answered"
+)
+TOO_MANY_SESSIONS = "-BUSY The group has too many client sessions; nothing was executed"
+
+
+class Router:
+    """Routes the commands of one shard. All methods run on the shard's loop."""
+
+    def __init__(
+        self,
+        *,
+        node: int,
+        shard: int,
+        routes: dict[int, tuple[int, ...]],
+        services: dict[int, GroupService],
+        post: Post,
+        shard_counts: ShardCounts,
+        shared: SharedState,
+        request_timeout_seconds: float,
+        now_seconds: Callable[[], float],
+        schedule: Callable[[], None],
+    ) -> None:
+        self._node = node
+        self._shard = shard
+        self._services = services
+        self._post = post
+        self._shard_counts = shard_counts
+        self._shared = shared
+        self._counters = shared.counter_words(shard)
+        self._request_timeout_seconds = request_timeout_seconds
+        self._now_seconds = now_seconds
+        self.schedule = schedule
+        self._routes = {
+            group: Route(group, members, new_session()) for group, members in routes.items()
+        }
+        self._dirty: list[Route] = []
+        self._tickets: dict[int, Outbound] = {}
+        self._ticket = 0
+
+    # From connections -------------------------------------------------------------------------
+
+    def submit(
+        self,
+        group: int,
+        command: list[bytes],
+        is_write: bool,
+        slot: ReplySlot | Gather,
+        position: int,
+    ) -> None:
+        """Take one command; its result goes to `slot.replies[position]` later."""
+        route = self._routes[group]
+        if not route.commands:
+            route.waiting_since_seconds = self._now_seconds()
+        route.commands.append(command)
+        route.slots.append(slot)
+        route.positions.append(position)
+        route.writes.append(is_write)
+        if not route.is_dirty:
+            route.is_dirty = True
+            self._dirty.append(route)
+            self.schedule()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no command waits for its result."""
+        return not self._tickets and not any(route.commands for route in self._routes.values())
+
+    # The round --------------------------------------------------------------------------------
+
+    def form_batches(self) -> None:
+        """Form and send the batches of this round; the engine calls it first."""
+        dirty = self._dirty
+        self._dirty = []
+        for route in dirty:
+            route.is_dirty = False
+            while (
+                route.commands
+                and len(route.outstanding) < BATCHES_OUTSTANDING_MAX
+                and self._leader(route)
+            ):
+                self._send(self._form(route))
+
+    def _form(self, route: Route) -> Outbound:
+        count = len(route.commands)
+        if count > BATCH_COMMANDS_MAX:
+            count = BATCH_COMMANDS_MAX
+        while True:
+            commands = route.commands if count == len(route.commands) else route.commands[:count]
+            flags = route.writes[:count]
+            write_count = sum(flags)
+            positions: list[int] | None
+            if write_count == count:
+                positions = None
+                blob = msgpack.packb(commands)
+            elif write_count == 0:
+                positions = []
+                blob = b""
+            else:
+                positions = [index for index, is_write in enumerate(flags) if is_write]
+                blob = msgpack.packb([commands[index] for index in positions])
+            if len(blob) <= BATCH_BYTES_MAX or count == 1:
+                break
+            count = (count + 1) // 2
+        acknowledged_below = route.acknowledged_below()
+        sequence = 0
+        if write_count:
+            route.sequence += 1
+            sequence = route.sequence
+        taken, slots, reply_positions, _ = route.take(count)
+        batch = Batch(
+            route.group, route.session, sequence, acknowledged_below, taken, positions, blob
+        )
+        self._ticket += 1
+        deadline_seconds = self._now_seconds() + self._request_timeout_seconds
+        outbound = Outbound(route, self._ticket, batch, slots, reply_positions, deadline_seconds)
+        self._tickets[outbound.ticket] = outbound
+        route.outstanding.append(outbound)
+        if route.commands:
+            route.waiting_since_seconds = self._now_seconds()
+        counters = self._counters
+        counters[Counter.WRITES_TOTAL] += write_count
+        counters[Counter.READS_TOTAL] += count - write_count
+        return outbound
+
+    def _leader(self, route: Route) -> int:
+        """Return the node to send to, or 0 while no leader is known."""
+        leader, term = self._shared.route(route.group)
+        route.learn(leader, term)
+        leader = route.leader_or_zero()
+        if not leader and self._node not in route.members:
+            # No replica here hears of elections: ask the members in turn, they know or soon will.
+            return route.members[route.next_member % len(route.members)]
+        return leader
+
+    def _send(self, outbound: Outbound) -> None:
+        """Send one attempt; without a leader or a link the batch waits for the next tick."""
+        outbound.target = None
+        outbound.results = []
+        route = outbound.route
+        node = self._leader(route)
+        if not node:
+            return
+        shards = self._shared.shards if node == self._node else self._shard_counts.shard_count(node)
+        if shards is None:
+            return
+        target = (node, shard_of_group(route.group, shards))
+        if target == (self._node, self._shard):
+            outbound.attempt += 1
+            outbound.target = target
+            request = Request(outbound.batch, outbound.ticket, outbound.attempt, None)
+            self._services[route.group].submit(request)
+            return
+        request = Request(outbound.batch, outbound.ticket, outbound.attempt + 1, None)
+        if self._post.post(*target, Channel.REQUEST, encode_request(request)):
+            outbound.attempt += 1
+            outbound.target = target
+            self._counters[Counter.FORWARDED_TOTAL] += len(outbound.slots)
+        elif node not in route.members or self._node not in route.members:
+            route.next_member += 1
+
+    # Answers ----------------------------------------------------------------------------------
+
+    def complete(self, reply: Reply) -> None:
+        """Take the answer to a request of this router, from this shard or another."""
+        outbound = self._tickets.get(reply.ticket)
+        if outbound is None:
+            return
+        route = outbound.route
+        status = reply.status
+        if status is Status.DONE or status is Status.DUPLICATE:
+            self._take_results(outbound, reply)
+            return
+        route.learn(reply.leader, reply.term)
+        if status is Status.LOST:
+            outbound.may_be_executed = True
+        if reply.attempt != outbound.attempt or outbound.target is None:
+            return  # an earlier attempt; the present one will be answered too
+        if status is Status.REFUSED:
+            self._fail(outbound, TOO_MANY_SESSIONS)
+            self._start_session(route)
+        elif status is Status.EXPIRED:
+            self._session_expired(outbound)
+        else:
+            if status is not Status.GAP:
+                route.avoid(outbound.target[0], reply.term)
+                route.next_member += 1
+            self._send_again(route)
+
+    def _take_results(self, outbound: Outbound, reply: Reply) -> None:
+        results = reply.results
+        if reply.start or not reply.is_last:
+            if reply.start != len(outbound.results):
+                return  # a piece of an attempt that broke off; the present attempt starts at 0
+            outbound.results.extend(results)
+            if not reply.is_last:
+                return
+            results = outbound.results
+        if len(results) != len(outbound.slots):
+            logger.error(
+                "group %d answered %d commands with %d results",
+                outbound.route.group,
+                len(outbound.slots),
+                len(results),
+            )
+            self._fail(outbound, UNKNOWN_OUTCOME)
+            self._start_session(outbound.route)
+            return
+        if outbound.poisoned:
+            results = [
+                READ_LOST if index in outbound.poisoned else result
+                for index, result in enumerate(results)
+            ]
+        self._finish(outbound, results)
+
+    def _finish(self, outbound: Outbound, results: list[Any]) -> None:
+        """Hand the results to the slots and make room for the route's next batch."""
+        del self._tickets[outbound.ticket]
+        route = outbound.route
+        route.outstanding.remove(outbound)
+        for slot, position, result in zip(outbound.slots, outbound.positions, results, strict=True):
+            slot.replies[position] = result
+            slot.waiting -= 1
+            if not slot.waiting:
+                slot.complete()
+        if route.commands and not route.is_dirty:
+            route.is_dirty = True
+            self._dirty.append(route)
+            self.schedule()
+
+    def _fail(self, outbound: Outbound, error: str) -> None:
+        self._finish(outbound, [error] * len(outbound.slots))
+
+    def _session_expired(self, outbound: Outbound) -> None:
+        """The group has forgotten this router's session: it was idle for too long."""
+        route = outbound.route
+        if outbound.attempt > 1 or outbound.may_be_executed:
+            self._fail(outbound, UNKNOWN_OUTCOME)
+            self._start_session(route)
+            return
+        self._start_session(route)
+        for waiting in route.outstanding:
+            if not waiting.is_read:
+                route.sequence += 1
+                waiting.batch = _renumbered(waiting.batch, route.session, route.sequence)
+        self._send_again(route)
+
+    def _start_session(self, route: Route) -> None:
+        route.session = new_session()
+        route.sequence = 0
+
+    # Repetition -------------------------------------------------------------------------------
+
+    def _send_again(self, route: Route) -> None:
+        """Send every outstanding batch of a group again, in order."""
+        poison_reads(route.outstanding)
+        for outbound in route.outstanding:
+            outbound.target = None
+        self._send_waiting(route)
+
+    def _send_waiting(self, route: Route) -> None:
+        """Send the batches that wait to be sent; order holds, so stop at the first that cannot go."""
+        for outbound in list(route.outstanding):
+            if outbound.target is None and outbound.ticket in self._tickets:
+                self._send(outbound)
+                if outbound.target is None:
+                    return
+
+    def link_changed(self, node: int, shard: int, is_up: bool) -> None:
+        """A link to another shard came up or broke; what was sent over it may be lost."""
+        target = (node, shard)
+        for route in self._routes.values():
+            if is_up:
+                self._send_waiting(route)
+                continue
+            broken = [o for o in route.outstanding if o.target == target]
+            for outbound in broken:
+                outbound.may_be_executed = True
+            if broken:
+                self._send_again(route)
+
+    def tick(self) -> None:
+        """Retry what waits for a leader, and answer what has waited too long."""
+        now_seconds = self._now_seconds()
+        for route in self._routes.values():
+            if route.outstanding:
+                self._follow_leader(route)
+                if any(o.deadline_seconds <= now_seconds for o in route.outstanding):
+                    self._time_out(route)
+            if route.commands:
+                if now_seconds - route.waiting_since_seconds > self._request_timeout_seconds:
+                    self._fail_waiting(route)
+                elif not route.is_dirty:
+                    route.is_dirty = True
+                    self._dirty.append(route)
+                    self.schedule()
+
+    def _follow_leader(self, route: Route) -> None:
+        """Send again what went to a node that leads no longer, then what was never sent."""
+        leader = self._leader(route)
+        stale = [o for o in route.outstanding if o.target is not None and o.target[0] != leader]
+        if leader and stale:
+            for outbound in stale:
+                outbound.may_be_executed = True
+            self._send_again(route)
+        else:
+            self._send_waiting(route)
+
+    def _time_out(self, route: Route) -> None:
+        """Answer all outstanding batches of a group and leave its session behind."""
+        for outbound in list(route.outstanding):
+            if not outbound.is_read and (outbound.may_be_executed or outbound.target is not None):
+                error = UNKNOWN_OUTCOME
+            else:
+                error = NO_LEADER
+            self._counters[Counter.TIMEOUTS_TOTAL] += len(outbound.slots)
+            self._fail(outbound, error)
+        self._start_session(route)
+
+    def _fail_waiting(self, route: Route) -> None:
+        """Answer the commands of a group that never found a leader."""
+        _, slots, positions, _ = route.take(len(route.commands))
+        self._counters[Counter.TIMEOUTS_TOTAL] += len(slots)
+        for slot, position in zip(slots, positions, strict=True):
+            slot.replies[position] = NO_LEADER
+            slot.waiting -= 1
+            if not slot.waiting:
+                slot.complete()
+
+
+def _renumbered(batch: Batch, session: int, sequence: int) -> Batch:
+    """Return `batch` under another session. The old object may stand in an entry: it never changes."""
+    return Batch(
+        batch.group, session, sequence, 1, batch.commands, batch.write_positions, batch.blob
+    )
+
+
+def new_session() -> int:
+    """Return a session id that no router has used: 63 random bits."""
+    return int.from_bytes(os.urandom(8), "little") >> 1

@@ -1,0 +1,408 @@
+"""The parts of one shard, put together: log, groups, transport, router and client listeners."""
+
+import asyncio
+import logging
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rafter_core import Config as CoreConfig
+from rafter_core import DecodeError, InvariantError, Membership, RawNode, TransferRefused
+from rafter_kv.connection import RespConnection
+from rafter_kv.machine import KeyValueMachine
+from rafter_storage.segment_manager import SegmentManager
+from rafter_transport.exchanger import Channel, Exchanger
+from rafter_transport.handshake import VERSION_MAX, VERSION_MIN, Hello
+from rafter_transport.limits import Limits
+from rafter_transport.payload import PayloadError
+from rafter_transport.registry import Registry
+from rafterd.boot import ShardBoot
+from rafterd.client_front import ClientFront
+from rafterd.clock import Clock
+from rafterd.engine import Engine
+from rafterd.group_service import GroupService
+from rafterd.node_status import StatusGatherer
+from rafterd.placement import groups_of_shard, shard_of_group
+from rafterd.replica import Replica
+from rafterd.requests import (
+    Reply,
+    Request,
+    Status,
+    decode_reply,
+    decode_request,
+    encode_replies,
+    not_executed,
+)
+from rafterd.router import Router
+from rafterd.shared import Counter, GroupState, GroupWord
+
+logger = logging.getLogger(__name__)
+
+CLIENT_BACKLOG = 1024
+NO_REPLY_ROOM = "-ERR The reply is too large to be sent between shards"
+
+
+class ShardServices:
+    """Everything that one shard runs. Made and used on the shard's loop."""
+
+    def __init__(
+        self,
+        boot: ShardBoot,
+        loop: asyncio.AbstractEventLoop,
+        on_fatal: Callable[[BaseException], None],
+    ) -> None:
+        """Recover the log and build the parts. Raises StorageError and OSError."""
+        self._boot = boot
+        self._config = config = boot.config
+        self._loop = loop
+        self._on_fatal = on_fatal
+        self._shared = shared = boot.shared
+        self._counters = shared.counter_words(boot.shard)
+        self._clock = Clock()
+        self._listeners: list[asyncio.Server] = []
+        self._replay_targets: dict[int, int] = {}
+        self._first_leader_ticks = config.raft.election_timeout_ticks
+        self._services: dict[int, GroupService] = {}
+        self._machines: dict[int, KeyValueMachine] = {}
+        nodes = {node: (address.host, address.port) for node, address in config.nodes.items()}
+        self._registry = Registry(config.node.id, nodes)
+        self.exchanger = self._make_exchanger()
+        self._store = self._open_store()
+        self.engine = Engine(
+            loop=loop,
+            store=self._store,
+            post=self.exchanger,
+            shard_counts=self._registry,
+            counters=self._counters,
+            sync_mode=config.storage.sync,
+            on_fatal=on_fatal,
+        )
+        self._router = Router(
+            node=config.node.id,
+            shard=boot.shard,
+            routes={group: config.members(group) for group in range(1, config.cluster.groups + 1)},
+            services=self._services,
+            post=self.exchanger,
+            shard_counts=self._registry,
+            shared=shared,
+            request_timeout_seconds=config.client.request_timeout_seconds,
+            now_seconds=loop.time,
+            schedule=self.engine.schedule,
+        )
+        self._status = StatusGatherer(
+            config, shared, self._registry, self.exchanger, loop.call_later, self.engine.schedule
+        )
+        self.front = ClientFront(
+            config=config,
+            shard=boot.shard,
+            shared=shared,
+            registry=self._registry,
+            router=self._router,
+            status=self._status,
+        )
+        self.engine.before_round = self._router.form_batches
+        self.engine.after_round = self.front.flush_replies
+        for group in self._owned_groups():
+            self._add_group(group)
+
+    # Building ---------------------------------------------------------------------------------
+
+    def _owned_groups(self) -> list[int]:
+        """Return the groups that this shard owns and this node has a replica of."""
+        config = self._config
+        local = set(config.local_groups())
+        owned = groups_of_shard(self._boot.shard, config.node.shards, config.cluster.groups)
+        return [group for group in owned if group in local]
+
+    def _open_store(self) -> SegmentManager:
+        storage = self._config.storage
+        directory = Path(self._config.node.data_dir) / "shards" / f"{self._boot.shard:05d}" / "wal"
+        store = SegmentManager(
+            directory,
+            segment_bytes=storage.segment_bytes,
+            tail_bytes_max=storage.tail_bytes_max,
+        )
+        store.open()
+        return store
+
+    def _make_exchanger(self) -> Exchanger:
+        config, boot = self._config, self._boot
+        hello = Hello(
+            version_min=VERSION_MIN,
+            version_max=VERSION_MAX,
+            cluster_id=config.cluster_id,
+            node_id=config.node.id,
+            incarnation=boot.identity.incarnation,
+            shard=boot.shard,
+            shards=config.node.shards,
+            client_host=config.announce_host,
+            client_port=config.client.port,
+        )
+        peer = config.peer
+        limits = Limits(
+            frame_bytes_max=peer.frame_bytes_max,
+            pending_bytes_max=peer.pending_bytes_max,
+            connections_max=peer.connections_max,
+            handshake_seconds=peer.handshake_seconds,
+            reconnect_cap_seconds=peer.reconnect_seconds_max,
+        )
+        return Exchanger(
+            hello=hello,
+            registry=self._registry,
+            limits=limits,
+            handlers={
+                Channel.RAFT: self._on_raft,
+                Channel.REQUEST: self._on_requests,
+                Channel.REPLY: self._on_replies,
+                Channel.ADMIN: self._on_admin,
+            },
+            on_link_state=self._on_link_state,
+            loop=self._loop,
+        )
+
+    def _add_group(self, group: int) -> None:
+        words = self._shared.group_words(group)
+        damage = self._store.damaged.get(group)
+        if damage is not None:
+            words[GroupWord.STATE] = GroupState.DAMAGED
+            logger.error("group %d is not served: its log is damaged: %s", group, damage)
+            return
+        words[GroupWord.STATE] = GroupState.STARTING
+        config, raft = self._config, self._config.raft
+        members = config.members(group)
+        log = self._store.group_log(group, Membership(tuple(sorted(members))))
+        hard_state, _ = log.initial_state()
+        core_config = CoreConfig(
+            node_id=config.node.id,
+            election_timeout_ticks=raft.election_timeout_ticks,
+            heartbeat_ticks=raft.heartbeat_ticks,
+            eager_commit=False,
+            message_bytes_max=raft.message_bytes_max,
+            inflight_messages_max=raft.inflight_messages_max,
+            inflight_bytes_max=raft.inflight_bytes_max,
+            uncommitted_bytes_max=raft.uncommitted_bytes_max,
+            committed_bytes_per_ready_max=raft.committed_bytes_per_ready_max,
+        )
+        machine = KeyValueMachine()
+        node = RawNode(core_config, log, random.Random(os.urandom(16)))
+        replica = Replica(group, members, node, machine, hard_state, words, self._on_route)
+        service = GroupService(
+            replica, machine, self._clock, self._counters, self.engine.mark, self._answer
+        )
+        replica.listener = service
+        self._services[group] = service
+        self._machines[group] = machine
+        self._replay_targets[group] = hard_state.commit
+        self.engine.add(replica)
+
+    # Start ------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Listen for peers and dial them. Raises OSError if the port cannot be had."""
+        for shard, stream in self._boot.links.items():
+            self.exchanger.attach_shard(shard, stream)
+        peer = self._config.peer
+        await self.exchanger.start(peer.host, peer.shard_port(self._boot.shard))
+
+    def is_replayed(self) -> bool:
+        """Whether every group has applied what its log says is committed."""
+        replicas = self.engine.replicas
+        targets = self._replay_targets
+        for group in [g for g in targets if replicas[g].node.applied >= targets[g]]:
+            del targets[group]
+        return not targets
+
+    async def open_client_listeners(self) -> None:
+        """Listen on the base port, together with the other shards, and on this shard's own."""
+        client = self._config.client
+        ports = ((client.port, True), (client.shard_port(self._boot.shard), False))
+        for port, is_shared in ports:
+            self._listeners.append(
+                await self._loop.create_server(
+                    self._connect,
+                    client.host,
+                    port,
+                    reuse_address=True,
+                    reuse_port=is_shared,
+                    backlog=CLIENT_BACKLOG,
+                )
+            )
+
+    def _connect(self) -> RespConnection:
+        return RespConnection(self.front)
+
+    # Time -------------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Advance raft and the router's retries by one tick."""
+        try:
+            self.engine.tick()
+            self._router.tick()
+            if self._first_leader_ticks:
+                self._campaign_first()
+        except Exception as error:  # noqa: BLE001 - a broken invariant stops the shard
+            self._on_fatal(error)
+
+    def _campaign_first(self) -> None:
+        """Let each group's preferred node stand first, so that leaders spread over the nodes.
+
+        Only in the first election timeout after the start and while the group has no leader; a
+        pre-vote finds out whether it has one that is not known here yet.
+        """
+        self._first_leader_ticks -= 1
+        is_spread = self._config.raft.first_leader == "spread"
+        for replica in self.engine.replicas.values():
+            node = replica.node
+            members = replica.members
+            if node.leader or members[0] != self._config.node.id:
+                continue
+            if len(members) == 1 or (is_spread and self._hears_quorum(replica)):
+                node.campaign()
+                self.engine.mark(replica)
+
+    def _hears_quorum(self, replica: Replica) -> bool:
+        up = 1
+        for node in replica.members:
+            shards = self._registry.shard_count(node)
+            if node != self._config.node.id and shards is not None:
+                up += self.exchanger.is_up(node, shard_of_group(replica.group, shards))
+        return up > len(replica.members) // 2
+
+    def expire_due_keys(self) -> None:
+        """Let the leaders of this shard remove keys whose deadline has passed."""
+        for service in self._services.values():
+            service.expire_due_keys()
+
+    def publish(self) -> None:
+        """Store the counters that are not stored where they change."""
+        counters = self._counters
+        clients = self.front.clients
+        counters[Counter.CLIENTS] = len(clients.connections)
+        counters[Counter.CONNECTIONS_TOTAL] = clients.connections_total
+        counters[Counter.COMMANDS_TOTAL] = clients.commands_total
+        counters[Counter.REJECTED_TOTAL] = clients.rejected_total
+        counters[Counter.PROTOCOL_ERRORS_TOTAL] = clients.protocol_errors_total
+        transport = self.exchanger.counters
+        counters[Counter.PEER_FRAMES_SENT_TOTAL] = transport.frames_sent_total
+        counters[Counter.PEER_BYTES_SENT_TOTAL] = transport.bytes_sent_total
+        counters[Counter.PEER_FRAMES_RECEIVED_TOTAL] = transport.frames_received_total
+        counters[Counter.PEER_BYTES_RECEIVED_TOTAL] = transport.bytes_received_total
+        counters[Counter.PEER_DROPPED_TOTAL] = transport.raft_dropped_total
+        counters[Counter.HANDSHAKES_REFUSED_TOTAL] = transport.handshakes_refused_total
+        counters[Counter.PEER_LINKS_UP] = transport.links_up_total - transport.links_down_total
+        pending = 0
+        sessions = 0
+        for group, replica in self.engine.replicas.items():
+            machine = self._machines[group]
+            words = self._shared.group_words(group)
+            words[GroupWord.KEYS] = machine.key_count
+            words[GroupWord.EXPIRES] = machine.expires_count
+            sessions += machine.session_count
+            pending += replica.proposals_count
+        counters[Counter.PROPOSALS_PENDING] = pending
+        counters[Counter.SESSIONS] = sessions
+
+    def _on_route(self, group: int, leader: int, term: int) -> None:
+        """Publish a group's new leader to all shards of the node."""
+        if leader:
+            self._counters[Counter.LEADER_CHANGES_TOTAL] += 1
+            logger.info("group %d: node %d leads in term %d", group, leader, term)
+        self._shared.set_route(group, leader, term)
+
+    # Between shards ---------------------------------------------------------------------------
+
+    def _on_raft(self, node: int, shard: int, items: list[Any]) -> None:
+        try:
+            self.engine.receive(node, shard, items)
+        except DecodeError as error:
+            raise PayloadError(str(error)) from error
+        except InvariantError as error:
+            self._on_fatal(error)
+
+    def _on_requests(self, node: int, shard: int, items: list[Any]) -> None:
+        for item in items:
+            request = decode_request(item, (node, shard))
+            service = self._services.get(request.batch.group)
+            if service is not None:
+                service.submit(request)
+                continue
+            leader, term = 0, 0
+            if 1 <= request.batch.group <= self._config.cluster.groups:
+                leader, term = self._shared.route(request.batch.group)
+            self._answer(request, not_executed(request, Status.NOT_LEADER, leader, term))
+
+    def _on_replies(self, _node: int, _shard: int, items: list[Any]) -> None:
+        for item in items:
+            self._router.complete(decode_reply(item))
+
+    def _on_admin(self, node: int, shard: int, items: list[Any]) -> None:
+        self._status.receive(node, shard, items)
+
+    def _answer(self, request: Request, reply: Reply) -> None:
+        """Bring an answer to the router that asked: this shard's own, or one behind a link."""
+        if request.origin is None:
+            self._router.complete(reply)
+            return
+        node, shard = request.origin
+        for item in encode_replies(reply):
+            if self.exchanger.post(node, shard, Channel.REPLY, item):
+                self.engine.schedule()
+            elif self.exchanger.is_up(node, shard):
+                # Over a limit: say so in its place, the other pieces may still go.
+                item[4] = [NO_REPLY_ROOM] * len(item[4])
+                self.exchanger.post(node, shard, Channel.REPLY, item)
+                self.engine.schedule()
+
+    def _on_link_state(self, node: int, shard: int, is_up: bool) -> None:
+        if not is_up and node != self._config.node.id:
+            self.engine.report_unreachable(node, shard)
+        self._router.link_changed(node, shard, is_up)
+        self.engine.schedule()
+
+    # The end ----------------------------------------------------------------------------------
+
+    def begin_drain(self) -> None:
+        """Accept nobody new, close idle connections, let the others get their replies."""
+        for listener in self._listeners:
+            listener.close()
+        for connection in list(self.front.clients.connections.values()):
+            connection.close_after_replies()
+        self.engine.schedule()
+
+    def hand_over_leadership(self) -> None:
+        """Ask the best follower of each group that is led here to take over."""
+        for replica in self.engine.replicas.values():
+            if replica.is_leader and len(replica.members) > 1:
+                target = _most_advanced_follower(replica.node)
+                if target:
+                    try:
+                        replica.node.transfer_leadership(target)
+                    except TransferRefused:
+                        continue
+                    self.engine.mark(replica)
+
+    def is_drained(self) -> bool:
+        """Whether no command waits, and no group that others could lead is led here."""
+        return self._router.is_idle and not any(
+            replica.is_leader and len(replica.members) > 1
+            for replica in self.engine.replicas.values()
+        )
+
+    async def close(self) -> None:
+        """Close connections, links and the log. What was acknowledged is on disk already."""
+        for listener in self._listeners:
+            listener.close()
+        self.engine.close()
+        await self.exchanger.close()
+        self._store.close()
+
+
+def _most_advanced_follower(node: RawNode) -> int:
+    """Return the voter whose log has come furthest and who was heard of lately, 0 if none."""
+    best, best_match = 0, -1
+    for peer, progress in sorted(node.status().progress.items()):
+        if peer != node.node_id and progress.recent_active and progress.match > best_match:
+            best, best_match = peer, progress.match
+    return best

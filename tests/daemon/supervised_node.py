@@ -1,0 +1,184 @@
+"""A node whose shards are told what to do by their first argument; run as a process by the tests.
+
+python -m tests.daemon.supervised_node BEHAVIOUR [rafterd options]. The shards report to
+standard output, a line for each event.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import sys
+from pathlib import Path
+
+from rafterd.boot import EXIT_CONFIG
+from rafterd.config import load_config
+from rafterd.control import receive_control, send_control, send_fatal
+from rafterd.node import run_node
+from rafterd.shared import Counter, GroupState, GroupWord
+
+
+def say(boot, *words):
+    os.write(1, (" ".join(map(str, (boot.shard, *words))) + "\n").encode())
+
+
+def greet(link, text):
+    with contextlib.suppress(BrokenPipeError):  # the other one died; its loss is reported later
+        link.send(text.encode())
+
+
+def receive(link):
+    try:
+        return link.recv(1000)
+    except ConnectionResetError:
+        return b""
+
+
+def serve_groups(boot):
+    for group in boot.config.local_groups():
+        if group % boot.config.node.shards == boot.shard:
+            boot.shared.set_group(group, GroupWord.STATE, GroupState.SERVING)
+            boot.shared.set_route(group, boot.config.node.id, 1)
+
+
+class Shard:
+    """A small real shard: heartbeat, control, links to the others, drain on SIGTERM."""
+
+    def __init__(self, boot, *, drain_status=0, is_deaf=False, is_still=False):
+        self.boot, self.links = boot, dict(boot.links)
+        self.drain_status, self.is_deaf, self.is_still = drain_status, is_deaf, is_still
+        self.is_told = False
+        self.wake_reader, self.wake_writer = socket.socketpair()
+        self.wake_writer.setblocking(False)
+        signal.set_wakeup_fd(self.wake_writer.fileno())
+        signal.signal(signal.SIGTERM, lambda *_: None)
+
+    def run(self):
+        boot = self.boot
+        boot.shared.set_counter(boot.shard, Counter.PID, os.getpid())
+        serve_groups(boot)
+        send_control(boot.control, "serving")
+        say(boot, "serving", os.getpid(), *sorted(self.links))
+        for link in self.links.values():
+            greet(link, f"hello from {boot.shard};")
+        while True:
+            if not self.is_still:
+                boot.shared.add(boot.shard, Counter.HEARTBEAT)
+            watched = [boot.control, self.wake_reader, *self.links.values()]
+            for ready in select.select(watched, [], [], 0.05)[0]:
+                status = self.on_ready(ready)
+                if status is not None:
+                    return status
+
+    def on_ready(self, ready):
+        if ready is self.wake_reader:
+            self.wake_reader.recv(100)
+            say(self.boot, "terminated")
+            return None if self.is_deaf else self.drain_status
+        if ready is self.boot.control:
+            message = receive_control(self.boot.control)
+            if message is None:
+                say(self.boot, "orphaned")
+                return 3
+            self.on_message(message)
+            return None
+        for other, link in list(self.links.items()):
+            if link is ready:
+                data = receive(link)
+                if not data:
+                    say(self.boot, "lost", other)
+                    del self.links[other]
+                    link.close()
+                else:
+                    say(self.boot, "heard", other, data.decode())
+        return None
+
+    def on_message(self, message):
+        if message.name == "link":
+            other = message.arguments[0]
+            if old := self.links.pop(other, None):
+                old.close()
+            self.links[other] = socket.socket(fileno=message.descriptors[0])
+            greet(self.links[other], f"hello again from {self.boot.shard};")
+            say(self.boot, "linked", other)
+        else:
+            say(self.boot, message.name, *message.arguments)
+
+
+def serve(boot):
+    return Shard(boot).run()
+
+
+def deaf(boot):
+    return Shard(boot, is_deaf=True).run()
+
+
+def fail_at_drain(boot):
+    return Shard(boot, drain_status=5).run()
+
+
+def still(boot):
+    """Shard 0 serves but never moves, in its first life."""
+    marker = Path(boot.config.node.data_dir, "was-still")
+    is_first = boot.shard == 0 and not marker.exists()
+    marker.touch()
+    return Shard(boot, is_still=is_first).run()
+
+
+def late(boot):
+    """Shard 1 waits for a file before it serves."""
+    if boot.shard == 1:
+        go = Path(boot.config.node.data_dir, "go")
+        while not go.exists():
+            select.select([boot.control], [], [], 0.02)
+    return Shard(boot).run()
+
+
+def hopeless(boot):
+    send_fatal(boot.control, "the disk is on fire")
+    return 1
+
+
+def misconfigured(boot):
+    return EXIT_CONFIG if boot.shard == 1 else Shard(boot).run()
+
+
+def raising(boot):
+    raise RuntimeError("a bug in the shard")
+
+
+def descriptors(boot):
+    """Say which sockets are open besides the shard's own."""
+    own = {boot.control.fileno(), *(link.fileno() for link in boot.links.values()), 0, 1, 2}
+    foreign = []
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            target = os.readlink(f"/proc/self/fd/{name}")
+        except OSError:
+            continue
+        if int(name) not in own:
+            foreign.append(target.split(":")[0])
+    say(boot, "descriptors", *sorted(foreign))
+    return Shard(boot).run()
+
+
+def main():
+    behaviour, *options = sys.argv[1:]
+    overrides = dict(option.split("=", 1) for option in options)
+
+    def reload():
+        path = os.environ.get("RELOAD_FROM")
+        return load_config(Path(path) if path else None, overrides=overrides)
+
+    loaded = reload()
+    is_banner = "BANNER" in os.environ
+    sys.exit(
+        run_node(loaded.config, reload=reload, is_banner=is_banner, run_shard=globals()[behaviour])
+    )
+
+
+if __name__ == "__main__":
+    main()

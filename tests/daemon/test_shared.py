@@ -1,0 +1,113 @@
+import os
+
+import pytest
+
+from rafterd.placement import shard_of_group
+from rafterd.shared import Counter, GroupState, GroupWord, SharedState
+
+
+def test_words_start_at_zero_and_do_not_overlap():
+    shared = SharedState(3, 5)
+    for shard in range(3):
+        for counter in Counter:
+            assert shared.get(shard, counter) == 0
+            shared.set_counter(shard, counter, 1000 * (shard + 1) + counter)
+    for group in range(6):
+        for word in GroupWord:
+            assert shared.get_group(group, word) == 0
+            shared.set_group(group, word, 100_000 * (group + 1) + word)
+    assert all(
+        shared.get(shard, counter) == 1000 * (shard + 1) + counter
+        for shard in range(3)
+        for counter in Counter
+    )
+    assert all(
+        shared.get_group(group, word) == 100_000 * (group + 1) + word
+        for group in range(6)
+        for word in GroupWord
+    )
+
+
+def test_a_forked_child_writes_what_the_parent_reads():
+    shared = SharedState(1, 1)
+    pid = os.fork()
+    if pid == 0:
+        shared.add(0, Counter.HEARTBEAT, 7)
+        shared.set_route(1, 3, 9)
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert shared.get(0, Counter.HEARTBEAT) == 7
+    assert shared.route(1) == (3, 9)
+
+
+def test_route_holds_the_largest_leader_and_term():
+    shared = SharedState(1, 1)
+    shared.set_route(1, 65535, (1 << 48) - 1)
+    assert shared.route(1) == (65535, (1 << 48) - 1)
+
+
+@pytest.mark.parametrize(("leader", "term"), [(65536, 1), (1, 1 << 48), (-1, 1)])
+def test_a_route_out_of_range_is_refused(leader, term):
+    with pytest.raises(ValueError, match="out of range"):
+        SharedState(1, 1).set_route(1, leader, term)
+
+
+def test_counters_wrap_instead_of_failing():
+    shared = SharedState(1, 1)
+    shared.set_counter(0, Counter.COMMANDS_TOTAL, (1 << 64) - 1)
+    shared.add(0, Counter.COMMANDS_TOTAL, 2)
+    assert shared.get(0, Counter.COMMANDS_TOTAL) == 1
+
+
+def test_total_is_the_sum_over_shards():
+    shared = SharedState(4, 1)
+    for shard in range(4):
+        shared.set_counter(shard, Counter.CLIENTS, 10 + shard)
+    assert shared.total(Counter.CLIENTS) == 46
+
+
+def test_views_are_the_words_themselves():
+    shared = SharedState(2, 2)
+    shared.counter_words(1)[Counter.COMMANDS_TOTAL] += 5
+    shared.group_words(2)[GroupWord.COMMIT] = 8
+    assert shared.get(1, Counter.COMMANDS_TOTAL) == 5
+    assert shared.get_group(2, GroupWord.COMMIT) == 8
+
+
+def test_clearing_a_dead_shard_leaves_the_others_alone():
+    shared = SharedState(2, 4)
+    for shard in range(2):
+        shared.set_counter(shard, Counter.CLIENTS, 3)
+    for group in range(1, 5):
+        shared.set_route(group, 1, 2)
+        shared.set_group(group, GroupWord.STATE, GroupState.SERVING)
+    shared.clear_shard(1)
+    assert [shared.get(shard, Counter.CLIENTS) for shard in range(2)] == [3, 0]
+    for group in range(1, 5):
+        is_cleared = shard_of_group(group, 2) == 1
+        assert shared.route(group) == ((0, 0) if is_cleared else (1, 2))
+
+
+@pytest.mark.parametrize("shard", [-1, 2])
+def test_a_shard_outside_the_map_is_refused(shard):
+    with pytest.raises(IndexError):
+        SharedState(2, 3).get(shard, Counter.PID)
+
+
+@pytest.mark.parametrize("group", [-1, 4])
+def test_a_group_outside_the_map_is_refused(group):
+    with pytest.raises(IndexError):
+        SharedState(2, 3).get_group(group, GroupWord.ROUTE)
+
+
+@pytest.mark.parametrize(("shards", "groups"), [(0, 1), (1, 0)])
+def test_a_map_without_shards_or_groups_is_refused(shards, groups):
+    with pytest.raises(ValueError, match="at least one"):
+        SharedState(shards, groups)
+
+
+def test_a_closed_map_is_gone():
+    shared = SharedState(1, 1)
+    shared.close()
+    with pytest.raises(ValueError, match="released"):
+        shared.get(0, Counter.PID)

@@ -1,0 +1,67 @@
+"""Tests of rafter_storage.recent."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rafter_core.entries import Entry
+from rafter_storage.recent import ENTRY_OVERHEAD_BYTES, RecentEntries
+from tests.storage.support import entries, entry
+
+
+def held(recent: RecentEntries) -> list[Entry]:
+    return recent.slice(recent.first_index, recent.first_index + len(recent))
+
+
+def test_appended_entries_are_held_in_order() -> None:
+    recent = RecentEntries(1 << 20)
+    recent.append(entries(1, 3))
+    recent.append(entries(4, 5))
+    assert recent.slice(2, 5) == entries(2, 4)
+
+
+def test_overlap_drops_what_the_log_dropped() -> None:
+    recent = RecentEntries(1 << 20)
+    recent.append(entries(1, 5))
+    recent.append(entries(3, 3, term=2))
+    assert held(recent) == entries(1, 2) + entries(3, 3, term=2)
+
+
+def test_overlap_from_before_the_cache_restarts_it() -> None:
+    recent = RecentEntries(1 << 20, last_index=10)
+    recent.append(entries(11, 15))
+    recent.append(entries(4, 6, term=2))
+    assert recent.first_index == 4
+    assert held(recent) == entries(4, 6, term=2)
+
+
+def test_bytes_are_bounded_and_the_newest_stay() -> None:
+    one = len(b"x" * 100) + ENTRY_OVERHEAD_BYTES
+    recent = RecentEntries(10 * one)
+    for index in range(1, 1001):
+        recent.append([entry(index, payload=b"x" * 100)])
+        assert len(recent) <= 10
+    assert recent.first_index + len(recent) == 1001
+    assert len(recent) >= 7
+
+
+def test_newest_entry_stays_however_large() -> None:
+    recent = RecentEntries(0)
+    recent.append([entry(1), entry(2, payload=b"x" * 10_000)])
+    assert held(recent) == [entry(2, payload=b"x" * 10_000)]
+
+
+@given(st.lists(st.tuples(st.integers(0, 20), st.integers(1, 8)), max_size=40))
+def test_cache_is_always_a_suffix_of_the_log_and_within_its_bound(
+    steps: list[tuple[int, int]],
+) -> None:
+    bytes_max = 12 * (ENTRY_OVERHEAD_BYTES + 8)
+    recent = RecentEntries(bytes_max)
+    log: list[Entry] = []
+    for term, (back, count) in enumerate(steps, 1):
+        first = max(1, len(log) + 1 - back)
+        added = entries(first, first + count - 1, term)
+        log = log[: first - 1] + added
+        recent.append(added)
+        assert held(recent) == log[recent.first_index - 1 :]
+        size = sum(len(e.payload) + ENTRY_OVERHEAD_BYTES for e in held(recent))
+        assert size <= bytes_max
