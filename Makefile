@@ -21,6 +21,7 @@ help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
 
 venv: $(STAMP) ## Make .venv with everything for running, testing and linting
+	@echo "$(VENV) is ready"
 
 $(STAMP): pyproject.toml
 	@command -v '$(PYTHON)' > /dev/null || { \

@@ -93,6 +93,9 @@ def handle_vote_response(raft: Raft, message: Message) -> None:
     is_pre_vote = raft.role is PRE_CANDIDATE
     if is_pre_vote is not (message.kind is PRE_VOTE_RESPONSE):
         return
+    if is_pre_vote and not message.reject and message.term != raft.term + 1:
+        # A grant echoes the term that was asked about: this one answers an older question.
+        return
     raft.tracker.record_vote(message.sender, not message.reject)
     result = raft.tracker.election_result()
     if result is VoteResult.WON:

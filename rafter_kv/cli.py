@@ -377,6 +377,9 @@ def print_version() -> None:
 
 def main() -> NoReturn:
     """Run rafter-cli; the entry point of the package."""
+    if sys.stdout is None or sys.stderr is None:
+        # Found before anything is sent: a write whose result cannot be told is not begun.
+        sys.exit(EXIT_ERROR)
     cli(prog_name="rafter-cli")
     raise AssertionError("click ends the process itself")
 

@@ -141,9 +141,10 @@ class RespConnection(asyncio.Protocol):
         self.local_address = _address(stream.get_extra_info("sockname"))
         stream.set_write_buffer_limits(high=front_end.limits.write_buffer_bytes_max)
         if not front_end.clients.add(self.client_id, self):
-            stream.write(b"-ERR max number of clients reached\r\n")
+            # No lingering here, as for others: those that are too many must not add up.
             self._is_closing = True
-            self._close()
+            stream.write(b"-ERR max number of clients reached\r\n")
+            stream.close()
 
     def connection_lost(self, _error: Exception | None) -> None:
         """Drop everything; results that arrive later find nobody."""
@@ -160,7 +161,10 @@ class RespConnection(asyncio.Protocol):
         if self._is_closing:
             return
         parser = self._parser
-        is_long = len(data) > self._key_bytes_max or parser.is_mid_request
+        request_bytes = len(data)
+        if parser.is_mid_request:
+            request_bytes += parser.retained_bytes
+        is_long = request_bytes > self._key_bytes_max or parser.is_mid_request
         error = None
         try:
             commands = parser.feed(data)
@@ -172,8 +176,8 @@ class RespConnection(asyncio.Protocol):
             registry.commands_total += len(commands)
             if is_long:
                 self._refuse_long_keys(commands)
-            self._unanswered_bytes += len(data)
-            self._dispatch(commands, len(data))
+            self._unanswered_bytes += request_bytes
+            self._dispatch(commands, request_bytes)
         if error is not None and not self._is_closing:
             registry.protocol_errors_total += 1
             self._answer_and_close(f"-ERR {error}")

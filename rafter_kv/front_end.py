@@ -110,12 +110,21 @@ class ClientRegistry:
 class FrontEnd(Protocol):
     """The server behind a shard's connections. Called on the loop's thread only."""
 
-    group_by_slot: Sequence[int]
-    """The group that serves each of the 16384 slots."""
-    groups: Sequence[int]
-    """The data groups in ascending order."""
-    limits: ClientLimits
-    clients: ClientRegistry
+    @property
+    def group_by_slot(self) -> Sequence[int]:
+        """The group that serves each of the 16384 slots."""
+
+    @property
+    def groups(self) -> Sequence[int]:
+        """The data groups in ascending order."""
+
+    @property
+    def limits(self) -> ClientLimits:
+        """What clients may do; a connection reads it when it is made."""
+
+    @property
+    def clients(self) -> ClientRegistry:
+        """The connections of this shard."""
 
     def submit(
         self,

@@ -186,7 +186,12 @@ class KeyValueMachine:
         positions = None if batch is None else batch.write_positions
         if status is Status.DUPLICATE:
             written = session.results[sequence]
-            if batch is None or positions is None:
+            if batch is None:
+                return BatchOutcome(status, written)
+            if len(batch.writes()) != len(written):
+                # Its router used a number twice. What it asks about now was never applied.
+                return BatchOutcome(Status.EXPIRED, [])
+            if positions is None:
                 return BatchOutcome(status, written)
             return BatchOutcome(status, self._answer_again(batch, positions, written))
         results = self._run(_commands(blob) if batch is None else batch.commands)

@@ -16,7 +16,7 @@ from rafter_kv.results import (
 from rafter_kv.slots import POSITION_BITS
 
 SCAN_COUNT_DEFAULT = 10
-SCAN_COUNT_MAX = 100_000
+SCAN_COUNT_MAX = 10_000
 """Keys one SCAN looks at in a group, whatever its COUNT says: it may not hold the shard up."""
 
 

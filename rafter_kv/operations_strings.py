@@ -34,14 +34,18 @@ def set_(keyspace: KeySpace, arguments: Arguments, now_ms: int) -> Result:
         if isinstance(computed, str):
             return computed
         deadline_ms = computed
+    if not (options.condition or options.ttl or options.returns_old):
+        _put_until(keyspace, key, value, deadline_ms, now_ms)
+        return OK
     old = keyspace.take(key, now_ms)
-    if not options.condition or (old is None) == (options.condition == b"NX"):
-        if options.ttl:
-            keyspace.replace(key, value)
-        else:
-            _put_until(keyspace, key, value, deadline_ms, now_ms)
-        return old if options.returns_old else OK
-    return old if options.returns_old else None
+    is_set = not options.condition or (old is None) == (options.condition == b"NX")
+    if is_set and options.ttl:
+        keyspace.replace(key, value)
+    elif is_set:
+        _put_until(keyspace, key, value, deadline_ms, now_ms)
+    if options.returns_old:
+        return old
+    return OK if is_set else None
 
 
 def setnx(keyspace: KeySpace, arguments: Arguments, now_ms: int) -> Result:

@@ -27,10 +27,6 @@ class SetReply(list[Result]):
     __slots__ = ()
 
 
-NULL_ARRAY: Final[list[Result]] = SetReply()
-"""The null that version 2 has for arrays. Compared by identity."""
-
-
 _LINES: Final = {"+OK": b"+OK\r\n", "+PONG": b"+PONG\r\n", "+QUEUED": b"+QUEUED\r\n"}
 
 
@@ -46,8 +42,9 @@ def encode_into(
 ) -> tuple[int, int]:
     """Append the replies of `results[first:]`.
 
-    Returns how many results are done by then, and the budget left. Stops early when the large results have used up `budget_bytes`, so that a pipeline of reads of
-    large values is not copied into one buffer at once; at least one result is encoded.
+    Returns how many results are done by then, and the budget left. Stops early when the large
+    results have used up `budget_bytes`, so that a pipeline of reads of large values is not copied
+    into one buffer at once; at least one result is encoded.
     """
     append = parts.append
     null = b"$-1\r\n" if protocol == 2 else b"_\r\n"
@@ -120,8 +117,6 @@ def _append(append: Callable[[bytes], None], value: object, protocol: int) -> No
         case float():
             text = b"%.17g" % value
             append(b",%b\r\n" % text if is_new else b"$%d\r\n%b\r\n" % (len(text), text))
-        case list() if value is NULL_ARRAY:
-            append(b"_\r\n" if is_new else b"*-1\r\n")
         case list() | tuple():
             sign = b"~" if is_new and type(value) is SetReply else b"*"
             append(b"%b%d\r\n" % (sign, len(value)))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from rafter_kv.command_spec import CommandSpec, Routing
 from rafter_kv.local_command import container, local
 from rafter_kv.patterns import compile_pattern
-from rafter_kv.reply_encoding import NULL_ARRAY, SetReply
+from rafter_kv.reply_encoding import SetReply
 from rafter_kv.results import SYNTAX_ERROR
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def _info(connection: RespConnection, command: list[bytes]) -> Result:
     if len(command) == 2:
         return _all(connection, command)
     found = map(find, command[2:])
-    return [describe(spec) if spec is not None else NULL_ARRAY for spec in found]
+    return [describe(spec) if spec is not None else None for spec in found]
 
 
 def _docs(_connection: RespConnection, command: list[bytes]) -> Result:

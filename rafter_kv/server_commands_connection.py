@@ -6,6 +6,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from rafter_kv.local_command import container, local, quoted
+from rafter_kv.operations import parse_integer
 from rafter_kv.reply_encoding import Verbatim
 from rafter_kv.results import NOT_AN_INTEGER, OK, SYNTAX_ERROR
 from rafter_kv.version import REDIS_VERSION
@@ -23,8 +24,8 @@ _NO_PASSWORD_CONFIGURED: Final = (
 _BAD_NAME: Final = "-ERR Client names cannot contain spaces, newlines or special characters."
 _NAME_BYTES_MAX: Final = 1024
 _LONG_NAME: Final = f"-ERR Client names cannot be longer than {_NAME_BYTES_MAX} bytes"
+_NOT_AN_INT: Final = "-ERR value is out of range, value must between -2147483648 and 2147483647"
 _BAD_ID: Final = "-ERR Invalid client ID"
-_INT64_MAX: Final = 2**63 - 1
 
 
 def _ping(_connection: RespConnection, command: list[bytes]) -> Result:
@@ -53,7 +54,7 @@ def _hello(connection: RespConnection, command: list[bytes]) -> Result:
     protocol = connection.protocol
     if len(command) > 1:
         if command[1] not in (b"2", b"3"):
-            if integer(command[1]) is None:
+            if parse_integer(command[1]) is None:
                 return "-ERR Protocol version is not an integer or out of range"
             return "-NOPROTO unsupported protocol version"
         protocol = int(command[1])
@@ -98,19 +99,10 @@ def _auth(_connection: RespConnection, command: list[bytes]) -> Result:
 
 
 def _select(_connection: RespConnection, command: list[bytes]) -> Result:
-    index = integer(command[1])
+    index = parse_integer(command[1])
     if index is None or not -(2**31) <= index < 2**31:
-        return "-ERR value is out of range" if index is not None else NOT_AN_INTEGER
+        return NOT_AN_INTEGER if index is None else _NOT_AN_INT
     return OK if index == 0 else "-ERR SELECT is not allowed in cluster mode"
-
-
-def integer(text: bytes) -> int | None:
-    """Read a signed 64-bit decimal as Redis reads arguments: no spaces, no leading zeros."""
-    digits = text[1:] if text[:1] == b"-" else text
-    if not digits.isdigit() or len(digits) > 19 or (digits[0] == 48 and text != b"0"):
-        return None
-    value = int(text)
-    return value if -_INT64_MAX - 1 <= value <= _INT64_MAX else None
 
 
 def _ok(_connection: RespConnection, _command: list[bytes]) -> Result:
@@ -188,7 +180,7 @@ def _client_list(connection: RespConnection, command: list[bytes]) -> Result:
                 return f"-ERR Unknown client type '{quoted(command[3])}'"
             chosen = chosen if kind == b"normal" else []
         elif option == b"id" and len(command) > 3:
-            numbers = [integer(text) for text in command[3:]]
+            numbers = [parse_integer(text) for text in command[3:]]
             if any(number is None or number < 1 for number in numbers):
                 return _BAD_ID
             chosen = [clients[n] for n in numbers if n is not None and n in clients]

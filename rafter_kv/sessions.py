@@ -23,7 +23,11 @@ SESSIONS_MAX = 65_536
 UNACKNOWLEDGED_MAX = 1024
 """Batches of one session whose results may be kept; further ones are refused."""
 
+RESULT_BYTES_MAX = 64 << 20
+"""Bytes of results kept for one session; once over it, further batches are refused."""
+
 EVICTIONS_PER_UPDATE_MAX = 64
+"""Sessions that one entry forgets, at most: the next ones go with the next entry."""
 
 
 class Status(IntEnum):
@@ -44,7 +48,13 @@ class Status(IntEnum):
 class Session:
     """The replicated state of one session."""
 
-    __slots__ = ("acknowledged_below", "last_sequence", "last_stamp_ms", "results")
+    __slots__ = (
+        "acknowledged_below",
+        "last_sequence",
+        "last_stamp_ms",
+        "result_bytes",
+        "results",
+    )
 
     def __init__(self, last_sequence: int, acknowledged_below: int, last_stamp_ms: int) -> None:
         self.last_sequence = last_sequence
@@ -52,18 +62,25 @@ class Session:
         self.last_stamp_ms = last_stamp_ms
         self.results: dict[int, list[Result]] = {}
         """Results of the writes of acknowledged_below … last_sequence."""
+        self.result_bytes = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Tell whether no more results may be kept until some are acknowledged."""
+        return len(self.results) >= UNACKNOWLEDGED_MAX or self.result_bytes > RESULT_BYTES_MAX
 
     def record(self, sequence: int, results: list[Result]) -> None:
         """Keep the results of the next batch. The list is shared: nobody changes it."""
         assert sequence == self.last_sequence + 1, "batches of a session are applied in order"
         self.last_sequence = sequence
         self.results[sequence] = results
+        self.result_bytes += _size(results)
 
     def acknowledge(self, below: int) -> None:
         """Drop the results that the router has. Never goes back, never beyond what was run."""
         below = min(below, self.last_sequence + 1)
         for sequence in range(self.acknowledged_below, below):
-            del self.results[sequence]
+            self.result_bytes -= _size(self.results.pop(sequence))
         self.acknowledged_below = max(self.acknowledged_below, below)
 
 
@@ -102,7 +119,7 @@ class Sessions:
             if sequence < session.acknowledged_below:
                 return Status.EXPIRED, None
             return Status.DUPLICATE, session
-        if len(session.results) >= UNACKNOWLEDGED_MAX:
+        if session.is_full:
             return Status.REFUSED, None
         return Status.RUN, session
 
@@ -136,3 +153,8 @@ class Sessions:
         session = Session(last_sequence=0, acknowledged_below=1, last_stamp_ms=now_ms)
         self._sessions[identity] = session
         return Status.RUN, session
+
+
+def _size(results: list[Result]) -> int:
+    """Sum up what values weigh. A write returns no collections, and the rest is small."""
+    return sum([len(result) for result in results if type(result) is bytes])

@@ -1,12 +1,12 @@
 """The image of a key-value group: a stream of checksummed frames, readable in any pieces.
 
-Every frame is ``length u32 · checksum u64 · body``, little endian; the checksum is xxh3_64 of the
+Every frame is ``length u64 · checksum u64 · body``, little endian; the checksum is xxh3_64 of the
 body, seeded with the frame's number, so that frames cannot be lost, repeated or swapped. A body
 is msgpack ``[kind, …]``:
 
 - HEADER ``[0, "rafter-kv", format version, stamp_ms]``, first;
 - SESSION ``[1, identity, last_sequence, acknowledged_below, last_stamp_ms, [results, …]]``, in
-  the order of eviction;
+  the order of eviction, with the results of one batch after the other;
 - KEYS ``[2, [key, value, deadline_ms or nil, key, value, …]]``;
 - END ``[3, sessions, keys, deadlines]``, the counts, last.
 
@@ -28,10 +28,8 @@ FORMAT_NAME = "rafter-kv"
 FORMAT_VERSION = 1
 CHUNK_BYTES = 256 << 10
 """Bytes in one chunk of the stream, at most."""
-FRAME_BYTES_MAX = 1 << 30
-"""A frame that claims more is corrupt. (One holds a bucket's worth, or one session.)"""
 
-_PREFIX = struct.Struct("<IQ")
+_PREFIX = struct.Struct("<QQ")
 
 
 class FrameKind(IntEnum):
@@ -149,8 +147,9 @@ class ImageReader:
     ) -> None:
         if acknowledged_below + len(results) != last_sequence + 1:
             raise SnapshotError(f"session {identity} lacks results")
-        session = Session(last_sequence, acknowledged_below, last_stamp_ms)
-        session.results = dict(enumerate(results, acknowledged_below))
+        session = Session(acknowledged_below - 1, acknowledged_below, last_stamp_ms)
+        for sequence, result in enumerate(results, acknowledged_below):
+            session.record(sequence, result)
         self.sessions.restore(identity, session)
 
     def _take_keys(self, items: list[Any]) -> None:
@@ -192,8 +191,6 @@ def _bodies(chunks: Iterable[bytes]) -> Iterator[bytes]:
         start = 0
         while len(buffered) - start >= _PREFIX.size:
             length, checksum = _PREFIX.unpack_from(buffered, start)
-            if length > FRAME_BYTES_MAX:
-                raise SnapshotError(f"frame {number} claims {length} bytes")
             end = start + _PREFIX.size + length
             if end > len(buffered):
                 break

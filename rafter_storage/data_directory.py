@@ -42,7 +42,8 @@ class DataDirectory:
         """
         try:
             _make_directories(path)
-            check_private(path)
+            # The directory itself may be reached through a link; what is in it may not.
+            check_private(path.resolve())
             for below in _own_paths(path):
                 check_private(below)
             return cls(path, _lock(path), files)
@@ -68,8 +69,7 @@ class DataDirectory:
 
 def check_private(path: Path) -> None:
     """Raise ``DataDirectoryError`` unless ``path`` is this user's own, with the right mode."""
-    # The directory itself may be reached through a link; what is in it may not.
-    status = path.stat() if path.is_dir() and not path.is_symlink() else path.lstat()
+    status = path.lstat()
     if stat.S_ISDIR(status.st_mode):
         expected = DIRECTORY_MODE
     elif stat.S_ISREG(status.st_mode):

@@ -35,7 +35,7 @@ class GroupLog:
     only. Nothing has been compacted yet, so the log begins at index 1.
 
     Raises ``Compacted`` below the log, ``Unavailable`` above it, ``CorruptionError`` when bytes on
-    disk are not what was written, and ``OSError`` when they cannot be read.
+    disk are not what was written, and ``StorageError`` when they cannot be read.
     """
 
     __slots__ = ("_index", "_membership", "_reader", "_recent", "_state")

@@ -4,11 +4,10 @@ import os
 from collections import OrderedDict
 from pathlib import Path
 
-from rafter_core.serializer import unpack_entries
-
 from rafter_core.entries import Entry
 from rafter_core.errors import DecodeError
-from rafter_storage.errors import CorruptionError, Damage
+from rafter_core.serializer import unpack_entries
+from rafter_storage.errors import CorruptionError, Damage, StorageError
 from rafter_storage.files import FileOperations, read_exactly
 from rafter_storage.record import PREFIX_BYTES, RecordKind, decode_prefix, is_body_valid
 from rafter_storage.segment import SEGMENT_BYTES_MAX
@@ -48,12 +47,16 @@ class RecordReader:
     def read(self, group: int, sequence: int, offset: int, length: int) -> list[Entry]:
         """Return the entries of the record at ``offset``; the list must not be changed.
 
-        Raises ``CorruptionError`` unless the record is there, whole, and of this group.
+        Raises ``CorruptionError`` unless the record is there, whole, and of this group, and
+        ``StorageError`` if the disk cannot be read.
         """
         if self._last_place == (sequence, offset):
             return self._last_entries
         path, seed = self._segments[sequence]
-        data = read_exactly(self._files, self._descriptor(sequence, path), length, offset)
+        try:
+            data = read_exactly(self._files, self._descriptor(sequence, path), length, offset)
+        except OSError as error:
+            raise StorageError(f"cannot read {path} at offset {offset}: {error}") from error
         prefix = decode_prefix(seed, data, 0, offset, SEGMENT_BYTES_MAX)
         if prefix is None:
             raise CorruptionError(Damage(path, offset, "the record's prefix is damaged"), group)
@@ -63,7 +66,7 @@ class RecordReader:
             reason = f"the record is of group {prefix.group}, the index expects group {group}"
             raise CorruptionError(Damage(path, offset, reason), group)
         try:
-            entries = unpack_entries(data[PREFIX_BYTES:])
+            entries = unpack_entries(memoryview(data)[PREFIX_BYTES:])
         except DecodeError as error:
             reason = f"the record's entries cannot be decoded: {error}"
             raise CorruptionError(Damage(path, offset, reason), group) from error

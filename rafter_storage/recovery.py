@@ -10,15 +10,15 @@ This module decides and reads; it changes no file. Cutting the tail is the segme
 """
 
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from rafter_core.serializer import unpack_entries
-
 from rafter_core.errors import DecodeError
+from rafter_core.serializer import unpack_entries
 from rafter_storage.errors import Damage, StorageError
-from rafter_storage.files import FileOperations
+from rafter_storage.files import FileOperations, read_exactly
 from rafter_storage.group_log import GroupState
 from rafter_storage.record import (
     ALIGNMENT,
@@ -88,17 +88,15 @@ class Recovery:
     def run(self) -> None:
         """Scan everything. Raises ``StorageError`` for unknown formats, ``OSError`` from reads."""
         sequences = self._sequences()
-        for following_position, sequence in enumerate(sequences, 1):
+        for sequence in sequences:
+            self._read_header(sequence)
+        for sequence, header in self.headers.items():
             path = segment_path(self._directory, sequence)
             segment = load_segment(self._files, path)
-            header = self._header(path, sequence, segment)
-            if header is None:
-                continue
-            self.headers[sequence] = header
-            if following_position == len(sequences):
+            if sequence == sequences[-1]:
                 self._scan_last(path, header, segment)
             else:
-                self._scan_sealed(path, header, segment, sequences[following_position])
+                self._scan_sealed(path, header, segment)
         self._check_groups()
 
     def _sequences(self) -> list[int]:
@@ -113,51 +111,43 @@ class Recovery:
                 break
         return sequences
 
-    def _header(self, path: Path, sequence: int, segment: LoadedSegment) -> SegmentHeader | None:
-        """Decode a segment's header and hold it against its name and the segment before."""
-        header = decode_header(path, segment.data[:HEADER_BYTES])
+    def _read_header(self, sequence: int) -> None:
+        """Read a segment's header and hold it against its name and the segment before."""
+        path = segment_path(self._directory, sequence)
+        descriptor = self._files.open(path, os.O_RDONLY)
+        try:
+            block = read_exactly(self._files, descriptor, HEADER_BYTES, 0)
+        finally:
+            self._files.close(descriptor)
+        header = decode_header(path, block)
         if header is None:
             self._damage_shard(Damage(path, 0, "the segment's header is damaged"))
-            return None
+            return
         if header.sequence != sequence:
             reason = f"the file holds segment {header.sequence} of a log"
             self._damage_shard(Damage(path, 0, reason))
-            return None
+            return
         previous = self.headers.get(sequence - 1)
         if previous is not None and previous.seed != header.previous_seed:
             reason = f"the segment does not continue segment {previous.sequence} beside it"
             self._damage_shard(Damage(path, 0, reason))
-        return header
+        self.headers[sequence] = header
 
-    def _scan_sealed(
-        self, path: Path, header: SegmentHeader, segment: LoadedSegment, following: int
-    ) -> None:
+    def _scan_sealed(self, path: Path, header: SegmentHeader, segment: LoadedSegment) -> None:
         """Scan a segment that was synced to its end, because another one follows."""
-        end = self._sealed_end(following)
-        if end is None:
-            end = segment.used
+        following = self.headers.get(header.sequence + 1)
+        # Without the header behind it the shard is damaged anyway: scan for what can be told.
+        end = segment.used if following is None else following.previous_end
         reached = HEADER_BYTES
         for found in _scan(header.seed, segment, end):
-            reached = found.offset
-            if found.prefix is not None:
-                reached += align(found.prefix.length)
             if found.is_valid:
-                self._apply(path, header.sequence, segment, found)
+                reached, _ = self._apply(path, header.sequence, segment, found)
             else:
-                self._damage(path, found, "which a later segment proves to have been synced")
-        if reached > end:
-            reason = f"the last record reaches beyond the segment's end at {end}"
+                proof = "which a later segment proves to have been synced"
+                reached, _ = self._damage(path, found, proof)
+        if following is not None and reached > end:
+            reason = f"the last record reaches beyond the end of the segment's records at {end}"
             self._damage_shard(Damage(path, end, reason))
-
-    def _sealed_end(self, following: int) -> int | None:
-        """Return where a sealed segment's records end, from the header of the one behind it."""
-        path = segment_path(self._directory, following)
-        descriptor = self._files.open(path, 0)
-        try:
-            header = decode_header(path, self._files.pread(descriptor, HEADER_BYTES, 0))
-        finally:
-            self._files.close(descriptor)
-        return None if header is None else header.previous_end
 
     def _scan_last(self, path: Path, header: SegmentHeader, segment: LoadedSegment) -> None:
         """Scan the segment that was being written, and find where the log ends."""
@@ -211,7 +201,7 @@ class Recovery:
         state = self.groups.get(prefix.group)
         if state is None:
             state = self.groups[prefix.group] = GroupState(prefix.group, self._tail_bytes_max)
-        if prefix.group not in self.damaged:
+        if self.shard_damage is None and prefix.group not in self.damaged:
             reason = self._index(state, sequence, segment, offset, prefix)
             if reason is not None:
                 self._damage_group(prefix.group, Damage(path, offset, reason))
@@ -249,9 +239,12 @@ class Recovery:
 
     def _check_groups(self) -> None:
         """Check what must hold of each whole log, and set the states up for going on."""
+        if self.shard_damage is not None:
+            self.damaged = dict.fromkeys(self.groups, self.shard_damage)
+            return
         for group, state in sorted(self.groups.items()):
             last_index = state.index.last_index
-            if state.hard_state.commit > last_index:
+            if group not in self.damaged and state.hard_state.commit > last_index:
                 reason = (
                     f"group {group} has the commit index {state.hard_state.commit}, "
                     f"but its log ends at {last_index}"
@@ -260,9 +253,6 @@ class Recovery:
             state.begun_hard_state = state.hard_state
             state.begun_last_index = last_index
             state.recent.restart(last_index)
-        if self.shard_damage is not None:
-            for group in self.groups:
-                self.damaged.setdefault(group, self.shard_damage)
 
     def _damage(self, path: Path, found: _Found, proof: str) -> tuple[int, bool]:
         """Note a bad record that had been synced; return what ``_apply`` does."""

@@ -12,6 +12,7 @@ sequence, 24 u64 seed, 32 u64 previous seed, 40 u64 previous end, 48 u64 segment
 checksum of the bytes before it; zeros up to 4096.
 """
 
+import contextlib
 import mmap
 import os
 import re
@@ -112,8 +113,9 @@ def decode_header(path: Path, block: Buffer) -> SegmentHeader | None:
 def create_segment(files: FileOperations, directory: Path, header: SegmentHeader) -> int:
     """Create a segment and return a descriptor for writing it.
 
-    On return the file, its whole allocation, its header and its name are durable. On an error a
-    temporary file may be left behind, which the next recovery removes. Errors are ``OSError``.
+    On return the file, its whole allocation, its header and its name are durable. After an error
+    the temporary file is removed, so that a full disk is not made fuller; what a crash leaves of
+    it the next recovery removes. Errors are ``OSError``.
     """
     path = segment_path(directory, header.sequence)
     temporary = path.with_suffix(".tmp")
@@ -126,6 +128,8 @@ def create_segment(files: FileOperations, directory: Path, header: SegmentHeader
         files.sync_directory(directory)
     except BaseException:
         files.close(descriptor)
+        with contextlib.suppress(OSError):
+            files.unlink(temporary)
         raise
     return descriptor
 

@@ -10,9 +10,8 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from rafter_core.serializer import pack_entries
-
 from rafter_core.entries import Entry, HardState, Membership
+from rafter_core.serializer import pack_entries
 from rafter_storage.errors import CorruptionError, Damage, InvalidWrite, StorageError
 from rafter_storage.files import OPERATING_SYSTEM, Buffer, FileOperations
 from rafter_storage.group_log import GroupLog, GroupState
@@ -68,14 +67,10 @@ class Statistics(NamedTuple):
     segments: int
 
 
-class _Pending(NamedTuple):
-    """A record on its way: what ``complete`` tells the index."""
-
-    state: GroupState
-    hard_state: HardState
-    entries: list[Entry]
-    offset: int
-    length: int
+# A record on its way, as ``complete`` tells the index of it: the group's state, its hard state
+# from then on, the entries, and the record's offset and length. One is made per write, so it is a
+# plain tuple.
+_Pending = tuple[GroupState, HardState, list[Entry], int, int]
 
 
 class WriteJob:
@@ -209,7 +204,11 @@ class SegmentManager:
             if recovery.shard_damage is None:
                 self._open_tail(recovery.tail)
         except OSError as error:
+            self.close()
             raise StorageError(f"cannot open the log in {self._directory}: {error}") from error
+        except StorageError:
+            self.close()
+            raise
 
     def group_log(self, group: int, membership: Membership) -> GroupLog:
         """Return the log of a group, empty if the group is new here.
@@ -219,6 +218,10 @@ class SegmentManager:
         self._check_group(group)
         return GroupLog(self._state(group), membership, self._reader)
 
+    def damage_of(self, group: int) -> Damage | None:
+        """Return why a group must not be served, or None; also for groups never heard of."""
+        return self.shard_damage or self.damaged.get(group)
+
     def groups(self) -> list[int]:
         """Return every group that the log has heard of, ascending."""
         return sorted(self._groups)
@@ -226,18 +229,23 @@ class SegmentManager:
     def begin(self, writes: list[GroupWrite]) -> WriteJob:
         """Encode writes and give them their place in the log; nothing is written yet.
 
-        May be called while earlier jobs run. Writes of one group keep their order. The entries
-        must not be changed afterwards. Raises ``InvalidWrite`` if a write breaks a rule of the
-        log, ``CorruptionError`` if its group is damaged, ``Poisoned`` after a failure: the manager
-        is of no further use then.
+        May be called while earlier jobs run; how many may be on their way at once is the caller's
+        to bound. Writes of one group keep their order. The entries must not be changed afterwards.
+
+        Raises ``CorruptionError``, without any effect, if a group is damaged; ``InvalidWrite`` if
+        a write breaks a rule of the log, after which the manager is of no further use; and
+        ``Poisoned`` after that and after any failure.
         """
         writer = self._usable_writer()
+        if self.damaged:
+            for write in writes:
+                self._check_group(write.group)
         bodies = [pack_entries(write.entries) if write.entries else b"" for write in writes]
         bytes_total = 0
         for body in bodies:
             bytes_total += PREFIX_BYTES + ((len(body) + 7) & ~7)
-        self._begun_jobs += 1
         roll = self._roll_for(bytes_total)
+        self._begun_jobs += 1
         job = WriteJob(writer, self._begun_jobs, roll, self._header.sequence, self._end)
         try:
             for write, body in zip(writes, bodies, strict=True):
@@ -309,8 +317,7 @@ class SegmentManager:
         """Check one write, append its record to the job, and count it as begun."""
         group, hard_state, entries = write
         state = self._groups.get(group)
-        if state is None or self.damaged:
-            self._check_group(group)
+        if state is None:
             state = self._state(group)
         before = state.begun_hard_state
         if hard_state is None:
@@ -344,7 +351,7 @@ class SegmentManager:
             if padding:
                 buffers.append(PADDING[padding])
         job._end = offset + align(length)
-        job._pending.append(_Pending(state, hard_state, entries, offset, length))
+        job._pending.append((state, hard_state, entries, offset, length))
 
     def _roll_for(self, bytes_total: int) -> SegmentHeader | None:
         """Move on to a new segment if the current one has no room; return its header."""
@@ -456,7 +463,7 @@ def _check_vote(group: int, before: HardState, after: HardState) -> None:
 
 
 def _check_entries(state: GroupState, entries: list[Entry], commit: int) -> None:
-    """Refuse entries that leave a gap, are not contiguous, or replace committed ones."""
+    """Refuse entries that leave a gap, are out of order, or replace committed ones."""
     first_index, last_index = entries[0].index, entries[-1].index
     if not commit < first_index <= state.begun_last_index + 1:
         raise InvalidWrite(
@@ -466,4 +473,8 @@ def _check_entries(state: GroupState, entries: list[Entry], commit: int) -> None
     if last_index - first_index + 1 != len(entries):
         raise InvalidWrite(
             f"group {state.group}: {len(entries)} entries from {first_index} to {last_index}"
+        )
+    if not 0 < entries[0].term <= entries[-1].term:
+        raise InvalidWrite(
+            f"group {state.group}: entries of terms {entries[0].term} to {entries[-1].term}"
         )

@@ -139,7 +139,7 @@ class Exchanger:
         packed = pack_item(item)
         if not outbox.fits(packed):
             self.counters.items_oversized_total += 1
-            self._log.warning(
+            self._log.report(
                 f"node {node} shard {shard}", "oversized",
                 f"an item of {len(packed)} bytes does not fit a frame "
                 f"of {self._limits.frame_bytes_max}",
@@ -312,7 +312,7 @@ class Exchanger:
         self._open_links.discard(link)
         if isinstance(link.error, FrameError):
             self.counters.bad_frames_total += 1
-            self._log.warning(f"shard {shard}", "frame", f"link closed: {link.error}")
+            self._log.report(f"shard {shard}", "frame", f"link closed: {link.error}")
         if self._shard_links.get(shard) is link:
             del self._shard_links[shard]
             self._take_down(self._hello.node_id, shard, link)
@@ -364,5 +364,5 @@ class Exchanger:
                 handler(node, shard, items)
         except (PayloadError, DecodeError) as error:
             self.counters.bad_frames_total += 1
-            self._log.warning(f"node {node} shard {shard}", "payload", f"bad frame: {error}")
+            self._log.report(f"node {node} shard {shard}", "payload", f"bad frame: {error}")
             link.abort(error)

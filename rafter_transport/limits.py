@@ -21,7 +21,7 @@ class Limits(NamedTuple):
     frame_bytes_max: int = 16 << 20
     pending_bytes_max: int = 64 << 20
     connections_max: int = 1024
-    handshaking_max: int = 64
+    handshaking_max: int = 256
     connect_seconds: float = 5.0
     handshake_seconds: float = 5.0
     close_seconds: float = 2.0

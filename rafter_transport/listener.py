@@ -54,6 +54,7 @@ class Listener:
         self.loop = loop
         self.log = PeerLog(_logger)
         self._server: asyncio.Server | None = None
+        self._is_closed = False
         self._connections: set[Accepted] = set()
         self._by_peer: dict[tuple[int, int], Accepted] = {}
 
@@ -87,6 +88,7 @@ class Listener:
 
         On return no socket is open and nothing will be received.
         """
+        self._is_closed = True
         if self._server is not None:
             self._server.close()
         lost = [accepted.link.lost for accepted in self._connections]
@@ -102,6 +104,9 @@ class Listener:
     def admit(self, accepted: "Accepted") -> str | None:
         """Count a new connection in, or return why there is no room for it."""
         limits = self.limits
+        if self._is_closed:
+            # The loop may have accepted it before the server closed, and tell only now.
+            return "this shard is closing"
         if len(self._connections) >= limits.connections_max:
             return f"{limits.connections_max} connections are open"
         if len(self._connections) - len(self._by_peer) >= limits.handshaking_max:
@@ -149,10 +154,15 @@ class Accepted:
         full = listener.admit(self)
         if full is not None:
             listener.counters.connections_over_limit_total += 1
-            listener.log.warning(link.peer_host, "full", f"connection turned away: {full}")
+            listener.log.report(link.peer_host, "full", f"connection turned away: {full}")
             link.abort()
             return
-        link.tune(listener.limits.unacknowledged_seconds)
+        try:
+            link.tune(listener.limits.unacknowledged_seconds)
+        except OSError as error:
+            # Reset by the peer before we came to it.
+            link.abort(error)
+            return
         self._deadline = listener.loop.call_later(
             listener.limits.handshake_seconds, self._handshake_late
         )
@@ -186,7 +196,7 @@ class Accepted:
         """Answer with the reason and close; the deadline still ends one who does not read it."""
         listener = self._listener
         listener.counters.handshakes_refused_total += 1
-        listener.log.warning(peer, refusal.code, f"handshake refused: {refusal.text}")
+        listener.log.report(peer, refusal.code, f"handshake refused: {refusal.text}")
         self.link.send(encode_refused(refusal))
         self.link.close()
 
@@ -205,4 +215,4 @@ class Accepted:
             if self.node:
                 peer = f"node {self.node} shard {self.shard} at {peer}"
             reason = type(link.error).__name__
-            listener.log.warning(peer, reason, f"connection closed: {link.error}")
+            listener.log.report(peer, reason, f"connection closed: {link.error}")

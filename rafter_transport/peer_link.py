@@ -13,6 +13,7 @@ from rafter_transport.handshake import (
     HandshakeRefusedError,
     Hello,
     check,
+    common_version,
     decode_answer,
     encode_hello,
 )
@@ -109,7 +110,7 @@ class PeerLink:
                 reason = error.code
             if isinstance(error, HandshakeRefusedError):
                 self._counters.handshakes_refused_total += 1
-            self._log.warning(self.name, reason, f"cannot connect: {error or reason}")
+            self._log.report(self.name, reason, f"cannot connect: {error or reason}")
             raise
 
     async def _connect(self) -> SocketLink:
@@ -147,7 +148,8 @@ class PeerLink:
             await asyncio.shield(link.lost)
             raise
         self.socket_link = link
-        _logger.info("%s: connected to %s", self.name, address)
+        version = common_version(self._hello, remote)
+        _logger.info("%s: connected to %s, protocol version %d", self.name, address, version)
         self._on_hello(remote)
         self._on_up(self)
         return link

@@ -23,7 +23,7 @@ class PeerLog:
         # (peer, reason) -> when it was last logged, and how often it was swallowed since.
         self._lines: dict[tuple[str, str], tuple[float, int]] = {}
 
-    def warning(self, peer: str, reason: str, text: str) -> bool:
+    def report(self, peer: str, reason: str, text: str) -> bool:
         """Log `text` about `peer`, unless `reason` was logged for it within the last minute.
 
         Returns whether it was logged.

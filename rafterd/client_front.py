@@ -74,7 +74,7 @@ class ClientFront:
                 connection.flush_replies()
 
     def next_client_id(self) -> int:
-        """Return an id that no other connection of this node has: shards count in their own steps."""
+        """Return an id that no other connection of this node has had: shards interleave theirs."""
         self._client_number += 1
         return self._client_number * self._shared.shards + self._shard
 
@@ -152,4 +152,3 @@ class ClientFront:
         """Let the node's counters in INFO begin at zero for this shard's clients."""
         for counter in self._baseline:
             self._baseline[counter] = self._shared.total(counter)
-

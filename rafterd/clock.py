@@ -9,9 +9,9 @@ MILLISECONDS_PER_SECOND = 1000
 class Clock:
     """Stamps entries and judges expiry on a leader.
 
-    The value never goes back within one process, whatever happens to the system's clock; that it
-    does not go back from leader to leader is the state machine's part: it remembers the newest stamp
-    that was applied (architecture.md §7).
+    The value never goes back within one process, whatever happens to the system's clock. That it
+    does not go back from leader to leader is the state machine's part, which remembers the newest
+    stamp that was applied.
     """
 
     __slots__ = ("_latest_ms", "_seconds")

@@ -8,6 +8,7 @@ error.
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import re
 import tomllib
@@ -214,5 +215,5 @@ def _key_lines(text: str) -> dict[str, int]:
 
 
 def _show(value: object) -> str:
-    text = repr(value) if not isinstance(value, str) else '"' + value + '"'
+    text = json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
     return text if len(text) <= 120 else text[:117] + "…"

@@ -59,6 +59,8 @@ def listening_ports(config: Config) -> list[Port]:
 
 
 def _check_addresses(config: Config) -> Iterator[Problem]:
+    if "\0" in config.node.data_dir:
+        yield Problem("node.data_dir", config.node.data_dir, "a path, without a NUL character")
     for key, text in (
         ("client.listen", config.client.listen),
         ("peer.listen", config.peer.listen),

@@ -141,7 +141,7 @@ class RaftSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tick_milliseconds: Annotated[int, Meta(ge=5, le=10_000)] = 50
     heartbeat_ticks: Ticks = 2
     election_timeout_ticks: Ticks = 12
-    first_leader: Literal["spread", "none"] = "spread"
+    first_leader: Literal["spread", "self", "none"] = "spread"
     message_bytes_max: Bytes = 1 << 20
     inflight_messages_max: Annotated[int, Meta(ge=1, le=65536)] = 256
     inflight_bytes_max: Bytes = 64 << 20

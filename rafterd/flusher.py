@@ -47,9 +47,11 @@ class InlineFlusher:
 
     @property
     def is_busy(self) -> bool:
+        """Whether a job's end has not been announced."""
         return self._busy
 
     def submit(self, job: Job) -> None:
+        """Run `job` now; its end is announced in the next turn of the loop."""
         self._busy = True
         error = _run(job)
         self._loop.call_soon(self._announce, job, error)
@@ -65,7 +67,7 @@ class InlineFlusher:
 class ThreadFlusher:
     """Runs jobs on one thread of its own.
 
-    An own thread and a queue cost half the CPU of `run_in_executor` (performance.md §3).
+    An own thread and a queue cost half the CPU of `run_in_executor` (docs/architecture.md).
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, on_done: OnDone) -> None:
@@ -79,9 +81,11 @@ class ThreadFlusher:
 
     @property
     def is_busy(self) -> bool:
+        """Whether a job's end has not been announced."""
         return self._busy
 
     def submit(self, job: Job) -> None:
+        """Hand `job` to the thread and return."""
         if self._busy:
             raise RuntimeError("the flusher runs one job at a time")
         self._busy = True
@@ -101,6 +105,7 @@ class ThreadFlusher:
         self._on_done(job, error)
 
     def close(self) -> None:
+        """Wait for a job that is running, and end the thread."""
         self._closed = True
         self._jobs.put(None)
         self._thread.join()

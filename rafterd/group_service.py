@@ -1,18 +1,18 @@
 """The key-value service of one group on one node: turns request batches into entries and reads.
 
-Order. Requests of one router take effect in the order they arrived. Every batch with a write becomes
-part of an entry; reads inside it are evaluated by the state machine between its writes. A batch of
-reads alone never enters the log:
+Order. Requests of one router take effect in the order they arrived. Every batch with a write
+becomes part of an entry; reads inside it are evaluated by the state machine between its writes. A
+batch of reads alone never enters the log:
 
-- if an entry is *forming*, its reads are evaluated right before that entry is applied here, or right
-  after it when the same router has a write in it. The entry was not sent when the reads arrived, so
-  its commit proves that this replica still led the group after that: no other round is needed.
+- if an entry is *forming*, its reads are evaluated right before that entry is applied here, or
+  right after it when the same router has a write in it. The entry was not sent when the reads
+  arrived, so its commit proves that this replica still led the group after that: no other round
+  is needed.
 - otherwise one ReadIndex round serves all reads that have gathered (thesis 6.4).
 
 An entry that was *already sent* when a read arrived proves nothing: its acknowledgements may have
 been under way before a newer leader took over and acknowledged a write that this replica has never
-heard of. So unlike architecture.md §6 says in its first wording, reads never ride on entries in
-flight (docs/reads-and-writes.md).
+heard of. So reads never ride on entries that are in flight.
 
 At most ENTRIES_IN_FLIGHT_MAX entries of a group are unapplied; what arrives meanwhile becomes the
 next, larger entry.
@@ -235,7 +235,7 @@ class GroupService:
         self._counters[Counter.READ_INDEX_ROUNDS_TOTAL] += 1
 
     def finish_round(self, number: int) -> None:
-        """Answer the reads of a round; nothing happens if an entry's commit answered them before."""
+        """Answer the reads of a round, unless an entry's commit has answered them before."""
         requests = self._rounds.pop(number, None)
         if requests is not None:
             self.read(requests)

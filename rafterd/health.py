@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from http import HTTPStatus
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from rafterd.http_server import Request, Response
 from rafterd.shared import GroupState, GroupWord, SharedState
@@ -26,6 +26,17 @@ class ShardFact(NamedTuple):
     """A process runs, and answers or is within its time to start."""
     is_serving: bool
     restarts: int
+
+
+class NodeView(Protocol):
+    """What health and metrics ask of the supervisor."""
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the node drains."""
+
+    def facts(self) -> list[ShardFact]:
+        """Return what is known of each shard."""
 
 
 class Check(NamedTuple):

@@ -18,6 +18,7 @@ from typing import BinaryIO
 
 import click
 
+from rafterd.select_loop import run_turn
 from rafterd.signals import SignalPipe
 
 NODES = (1, 2, 3)
@@ -41,10 +42,14 @@ class LocalNode:
         """Whether its process has not been waited for."""
         return self.process is not None
 
+    def command(self) -> list[str]:
+        """Return the command of the node."""
+        return [sys.executable, "-m", "rafterd", "--config", str(self.config_path), "--no-banner"]
+
     def start(self) -> BinaryIO:
         """Start the process and return its output, both streams in one."""
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "rafterd", "--config", str(self.config_path), "--no-banner"],
+            self.command(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -85,20 +90,18 @@ class LocalCluster:
     def run(self, keyboard: int | None) -> int:
         """Run until all nodes have ended. `keyboard` is a descriptor to read commands from."""
         signals = SignalPipe((signal.SIGINT, signal.SIGTERM))
-        self._selector.register(signals.descriptor, selectors.EVENT_READ, None)
+        self._selector.register(
+            signals.descriptor, selectors.EVENT_READ, lambda _mask: self._on_signals(signals.read())
+        )
         if keyboard is not None:
-            self._selector.register(keyboard, selectors.EVENT_READ, None)
+            self._selector.register(
+                keyboard, selectors.EVENT_READ, lambda _mask: self._on_keyboard(keyboard)
+            )
         try:
             for node in self._nodes.values():
                 self._start(node)
             while not (self._is_stopping and not self._running()):
-                for key, _mask in self._selector.select():
-                    if key.data is not None:
-                        self._on_output(key.data, key.fd)
-                    elif key.fileobj is signals.descriptor:
-                        self._on_signals(signals.read())
-                    else:
-                        self._on_keyboard(key.fd)
+                run_turn(self._selector)
         finally:
             for node in self._running():
                 node.signal(signal.SIGKILL)
@@ -112,7 +115,9 @@ class LocalCluster:
 
     def _start(self, node: LocalNode) -> None:
         output = node.start()
-        self._selector.register(output, selectors.EVENT_READ, node)
+        self._selector.register(
+            output, selectors.EVENT_READ, lambda _mask: self._on_output(node, output.fileno())
+        )
         assert node.process is not None
         click.echo(f"[{node.number}] started, process {node.process.pid}")
 

@@ -15,12 +15,13 @@ import json
 import logging
 import os
 import re
-import sys
 import time
 from collections.abc import Mapping
 
 LINE_BYTES_MAX = 4096
 """PIPE_BUF: a write up to this size is atomic on a pipe."""
+
+STANDARD_ERROR = 2
 
 _PLAIN = re.compile(r"[^\s\"=\\\x00-\x1f\x7f]+")
 _STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -74,9 +75,10 @@ class LineHandler(logging.Handler):
             return
 
 
-def configure(level: str, form: str, context: Mapping[str, object]) -> None:
+def configure(
+    level: str, form: str, context: Mapping[str, object], descriptor: int = STANDARD_ERROR
+) -> None:
     """Set up logging of this process; called again in each child, with its shard in `context`."""
-    descriptor = sys.stderr.fileno() if sys.stderr else 2
     handler = LineHandler(descriptor)
     handler.setFormatter(
         LineFormatter(form, is_journal=_is_journal(os.environ, descriptor), context=context)

@@ -16,12 +16,12 @@ from http import HTTPStatus
 from pathlib import Path
 
 from rafter_storage.data_directory import DataDirectory
-from rafter_storage.errors import LockedError, StorageError
+from rafter_storage.errors import IdentityError, LockedError, StorageError
 from rafter_storage.identity import Identity
 from rafterd import __version__, logs
 from rafterd.boot import EXIT_FAILURE, ShardBoot
 from rafterd.config import Config, LoadedConfig, listening_ports
-from rafterd.health import health_response, live_checks, ready_checks
+from rafterd.health import NodeView, health_response, live_checks, ready_checks
 from rafterd.http_server import Handler, HttpError, Request, Response
 from rafterd.metrics import Exposition, NodeCollector
 from rafterd.notify import Notifier, watchdog_seconds
@@ -36,6 +36,10 @@ logger = logging.getLogger(__name__)
 LOCK_PATIENCE_SECONDS = 3.0
 """How long to wait for a lock: shards hold a killed supervisor's until they notice its end."""
 LOCK_RETRY_SECONDS = 0.05
+IDENTITY_HINT = """\
+node.id, node.shards and [cluster] are fixed by the first start on a data directory;
+cluster_id follows from cluster.name, cluster.groups, cluster.replication and cluster.initial
+"""
 
 
 def run_shard_in_child(boot: ShardBoot) -> int:
@@ -76,6 +80,9 @@ def run_node(
         ports = listening_ports(config)
         probe(ports)
         http_listener = listen(ports[-1])
+    except IdentityError as error:
+        directory.release()
+        return _refuse(error, IDENTITY_HINT)
     except (StorageError, PortError) as error:
         directory.release()
         return _refuse(error)
@@ -115,9 +122,9 @@ def run_node(
     return status
 
 
-def make_handler(config: Config, shared: SharedState, supervisor: Supervisor) -> Handler:
+def make_handler(config: Config, shared: SharedState, view: NodeView) -> Handler:
     """Return the HTTP handler of a node."""
-    exposition = Exposition(NodeCollector(config, shared, supervisor.facts))
+    exposition = Exposition(NodeCollector(config, shared, view.facts))
     local_groups = config.local_groups()
 
     def handle(request: Request) -> Response:
@@ -125,11 +132,9 @@ def make_handler(config: Config, shared: SharedState, supervisor: Supervisor) ->
             body, content_type = exposition.render(request.headers.get("accept", ""))
             return Response(HTTPStatus.OK, body, content_type)
         if request.path == "/livez":
-            return health_response("livez", live_checks(supervisor.facts()), request)
+            return health_response("livez", live_checks(view.facts()), request)
         if request.path == "/readyz":
-            checks = ready_checks(
-                supervisor.facts(), shared, local_groups, is_stopping=supervisor.is_stopping
-            )
+            checks = ready_checks(view.facts(), shared, local_groups, is_stopping=view.is_stopping)
             return health_response("readyz", checks, request)
         raise HttpError(HTTPStatus.NOT_FOUND, "here are /livez, /readyz and /metrics")
 
@@ -169,7 +174,7 @@ def _raise_descriptor_limit() -> None:
         logger.warning("cannot raise the limit of open files", extra={"error": error})
 
 
-def _refuse(error: Exception) -> int:
-    for line in str(error).splitlines():
+def _refuse(error: Exception, hint: str = "") -> int:
+    for line in [*str(error).splitlines(), *hint.splitlines()]:
         sys.stderr.write(f"rafterd: {line}\n")
     return EXIT_FAILURE

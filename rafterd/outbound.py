@@ -49,7 +49,7 @@ class Outbound:
         self.results: list[Any] = []
         """Pieces of a large reply that have come so far."""
         self.poisoned: set[int] = set()
-        """Positions of reads that can no longer be evaluated at their place (see `poison_reads`)."""
+        """Reads that can no longer be evaluated at their place (see `poison_reads`)."""
 
 
 class Route:

@@ -1,4 +1,4 @@
-"""One group's copy on this node: its raft node, its state machine, and who waits for its entries."""
+"""One group's copy on this node: raft node, state machine, and who waits for its entries."""
 
 from collections import deque
 from collections.abc import Callable
@@ -147,7 +147,7 @@ class Replica:
         return ready
 
     def _apply(self, committed: list[Entry]) -> None:
-        """Apply in log order; entries proposed here one by one, so that reads stand between them."""
+        """Apply in log order; entries proposed here one by one: reads stand between them."""
         updates: list[Update] = []
         proposals = self._proposals
         machine = self.machine

@@ -32,8 +32,8 @@ class Status(IntEnum):
 class Request:
     """One batch at the group's leader.
 
-    `origin` is the (node, shard) whose router sent it, or None for this shard's own router; `ticket`
-    and `attempt` are that router's and go back unchanged.
+    `origin` is the (node, shard) whose router sent it, or None for this shard's own router;
+    `ticket` and `attempt` are that router's and go back unchanged.
     """
 
     __slots__ = ("attempt", "batch", "is_read", "origin", "size_bytes", "ticket")
@@ -81,7 +81,7 @@ def not_executed(request: Request, status: Status, leader: int, term: int) -> Re
 
 
 def encode_request(request: Request) -> list[Any]:
-    """Return the REQUEST item: ticket, attempt, and the batch with its writes packed as they are."""
+    """Return the REQUEST item: ticket, attempt and batch; packed writes go as they are."""
     return [request.ticket, request.attempt, *request.batch.to_wire()]
 
 

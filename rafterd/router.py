@@ -2,14 +2,15 @@
 
 For each group it gathers the commands of one turn of the loop into a batch and sends it to the
 shard that leads the group: in this process, over a link to another shard of this node, or to
-another node (architecture.md §5). At most BATCHES_OUTSTANDING_MAX batches of a group are under way;
-what arrives meanwhile becomes the next, larger batch.
+another node. At most BATCHES_OUTSTANDING_MAX batches of a group are under way; what arrives
+meanwhile becomes the next, larger batch.
 
 Batches with writes carry (session, sequence, acknowledged-below). After a lost leader or a broken
-link every outstanding batch is sent again, in order, to whoever leads now: the state machine executes
-each sequence once and in order, so the client sees latency, not an error. A batch whose deadline
-passes is answered `-CLUSTERDOWN` if no attempt can have been executed, `-TIMEOUT` otherwise, and the
-router starts a new session for the group, since the old one may have a gap for ever.
+link every outstanding batch is sent again, in order, to whoever leads now: the state machine
+executes each sequence once and in order, so the client sees latency, not an error. A batch whose
+deadline passes is answered `-CLUSTERDOWN` if no attempt can have been executed, `-TIMEOUT`
+otherwise, and the router starts a new session for the group, since the old one may have a gap for
+ever.
 """
 
 import logging
@@ -17,9 +18,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-import msgpack
-
-from rafter_kv.batch import Batch
+from rafter_kv.batch import Batch, pack_commands
 from rafter_kv.reply_slot import Gather, ReplySlot
 from rafter_transport.exchanger import Channel
 from rafterd.engine import Post, ShardCounts
@@ -34,6 +33,7 @@ logger = logging.getLogger(__name__)
 BATCHES_OUTSTANDING_MAX = 2
 BATCH_COMMANDS_MAX = 4096
 BATCH_BYTES_MAX = 1 << 20
+NO_WRITES = pack_commands([])
 
 NO_LEADER = "-CLUSTERDOWN No Raft leader for this key's group; nothing was executed"
 UNKNOWN_OUTCOME = (
@@ -134,13 +134,13 @@ class Router:
             positions: list[int] | None
             if write_count == count:
                 positions = None
-                blob = msgpack.packb(commands)
+                blob = pack_commands(commands)
             elif write_count == 0:
                 positions = []
-                blob = b""
+                blob = NO_WRITES
             else:
                 positions = [index for index, is_write in enumerate(flags) if is_write]
-                blob = msgpack.packb([commands[index] for index in positions])
+                blob = pack_commands([commands[index] for index in positions])
             if len(blob) <= BATCH_BYTES_MAX or count == 1:
                 break
             count = (count + 1) // 2
@@ -274,7 +274,7 @@ class Router:
         self._finish(outbound, [error] * len(outbound.slots))
 
     def _session_expired(self, outbound: Outbound) -> None:
-        """The group has forgotten this router's session: it was idle for too long."""
+        """Go on under a new session: the group has forgotten the old one, it was idle too long."""
         route = outbound.route
         if outbound.attempt > 1 or outbound.may_be_executed:
             self._fail(outbound, UNKNOWN_OUTCOME)
@@ -301,7 +301,7 @@ class Router:
         self._send_waiting(route)
 
     def _send_waiting(self, route: Route) -> None:
-        """Send the batches that wait to be sent; order holds, so stop at the first that cannot go."""
+        """Send the batches that wait to be sent, in order, up to the first that cannot go."""
         for outbound in list(route.outstanding):
             if outbound.target is None and outbound.ticket in self._tickets:
                 self._send(outbound)
@@ -309,7 +309,7 @@ class Router:
                     return
 
     def link_changed(self, node: int, shard: int, is_up: bool) -> None:
-        """A link to another shard came up or broke; what was sent over it may be lost."""
+        """Send again what may be lost with a broken link, or what waited for one to come up."""
         target = (node, shard)
         for route in self._routes.values():
             if is_up:
@@ -371,7 +371,7 @@ class Router:
 
 
 def _renumbered(batch: Batch, session: int, sequence: int) -> Batch:
-    """Return `batch` under another session. The old object may stand in an entry: it never changes."""
+    """Return `batch` under another session; the old object may stand in an entry."""
     return Batch(
         batch.group, session, sequence, 1, batch.commands, batch.write_positions, batch.blob
     )

@@ -200,7 +200,7 @@ class ShardMain:
         send_fatal(self._boot.control, f"{type(error).__name__}: {error}")
         os._exit(EXIT_FAILURE)
 
-    def _on_exception(self, loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+    def _on_exception(self, _loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
         """Stop for an exception in a callback: nobody knows what was left half done."""
         error = context.get("exception")
         if isinstance(error, OSError):

@@ -246,21 +246,24 @@ class ShardServices:
             self._on_fatal(error)
 
     def _campaign_first(self) -> None:
-        """Let each group's preferred node stand first, so that leaders spread over the nodes.
+        """Stand for the groups that `raft.first_leader` gives to this node.
 
+        With "spread" each group has one preferred node, so that leaders spread over the nodes.
         Only in the first election timeout after the start and while the group has no leader; a
         pre-vote finds out whether it has one that is not known here yet.
         """
         self._first_leader_ticks -= 1
-        is_spread = self._config.raft.first_leader == "spread"
         for replica in self.engine.replicas.values():
-            node = replica.node
-            members = replica.members
-            if node.leader or members[0] != self._config.node.id:
-                continue
-            if len(members) == 1 or (is_spread and self._hears_quorum(replica)):
-                node.campaign()
+            if not replica.node.leader and self._stands_first(replica):
+                replica.node.campaign()
                 self.engine.mark(replica)
+
+    def _stands_first(self, replica: Replica) -> bool:
+        rule, members = self._config.raft.first_leader, replica.members
+        if len(members) == 1:
+            return True
+        is_chosen = rule == "self" or (rule == "spread" and members[0] == self._config.node.id)
+        return is_chosen and self._hears_quorum(replica)
 
     def _hears_quorum(self, replica: Replica) -> bool:
         up = 1

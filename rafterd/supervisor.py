@@ -26,6 +26,7 @@ from rafterd.control import ControlError
 from rafterd.health import ShardFact
 from rafterd.http_server import Handler, HttpLimits, HttpServer
 from rafterd.notify import Notifier
+from rafterd.select_loop import run_turn
 from rafterd.shard_process import RunShard, ShardProcess, fork_shard
 from rafterd.shared import SharedState
 from rafterd.signals import SignalPipe
@@ -128,10 +129,7 @@ class Supervisor:
         try:
             self._start_all()
             while not self._is_finished():
-                for key, mask in self._selector.select(self._timeout()):
-                    # An earlier callback of this round may have unregistered this one.
-                    if key.fileobj in self._selector.get_map():
-                        key.data(mask)
+                run_turn(self._selector, self._timeout())
                 self._on_time(time.monotonic())
         finally:
             self._close()
@@ -238,7 +236,8 @@ class Supervisor:
         if name == "serving":
             each.serving(time.monotonic())
             logger.info("shard serves", extra={"shard": each.shard})
-            if not self._was_ready and all(shard.is_serving for shard in self._shards):
+            is_news = not self._was_ready and not self.is_stopping
+            if is_news and all(shard.is_serving for shard in self._shards):
                 self._was_ready = True
                 self._notify_ready()
                 self._on_serving()

@@ -1,13 +1,15 @@
 """A cluster in memory and in virtual ticks: seeded chaos, and the checks of raft's five properties.
 
-Time is a counter of steps; every choice comes from one generator, so a seed replays a failure. Each node
-stores asynchronously: a Ready becomes durable after a random delay, in order, and a crash loses what was
-not durable. The network drops, duplicates, delays and reorders messages and cuts links one way.
+Time is a counter of steps; every choice comes from one generator, so a seed replays a failure.
+Each node stores asynchronously: a Ready becomes durable after a random delay, in order, and a
+crash loses what was not durable. The network drops, duplicates, delays and reorders messages and
+cuts links one way.
 
-What is checked while it runs: one leader per term (election safety), equal entries at equal (term,
-index) (log matching), committed entries are in every later leader's log (leader completeness), replicas
-apply equal sequences (state machine safety), the commit index of a node never goes back while it runs,
-terms survive a crash once any message spoke of them, and reads see every write acknowledged before them.
+What is checked while it runs: one leader per term (election safety), equal entries at equal
+(term, index) (log matching), committed entries are in every later leader's log (leader
+completeness), replicas apply equal sequences (state machine safety), the commit index of a node
+never goes back while it runs, terms survive a crash once any message spoke of them, and reads see
+every write acknowledged before them.
 """
 
 from __future__ import annotations
@@ -197,8 +199,16 @@ class Cluster:
     def on_leader(self, node: Node) -> None:
         """Check election safety, and leader completeness the first time a leader is seen."""
         term = node.raw.term
-        known = self.leaders.setdefault(term, node.node_id)
-        assert known == node.node_id, f"nodes {known} and {node.node_id} both lead term {term}"
+        known = self.leaders.get(term)
+        if known is None:
+            self.leaders[term] = node.node_id
+            for entry in self.committed:
+                if entry.term < term:
+                    assert node.raw._raft.log.matches(entry.term, entry.index), (
+                        f"node {node.node_id} leads term {term} without committed {entry.index}"
+                    )
+        else:
+            assert known == node.node_id, f"nodes {known} and {node.node_id} lead term {term}"
 
     def on_applied(self, entry: Entry) -> None:
         """Check that every replica applies the same sequence; the first to apply defines it."""
@@ -349,7 +359,9 @@ def _stored(node: Node) -> list[Entry]:
     return node.storage.entries(1, last + 1, 1 << 40) if last else []
 
 
-def chaos(seed: int, options: Options | None = None, *, count: int = 3, steps: int = 300) -> Cluster:
+def chaos(
+    seed: int, options: Options | None = None, *, count: int = 3, steps: int = 300
+) -> Cluster:
     """Run a cluster under faults drawn from the seed, then heal it and check that it converges."""
     cluster = Cluster(count, seed, options)
     draw = cluster.generator

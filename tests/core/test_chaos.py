@@ -51,9 +51,7 @@ def test_every_size_stays_safe_and_recovers(count: int) -> None:
     ),
     count=st.sampled_from([3, 5]),
 )
-def test_any_seed_and_limits_stay_safe_and_recover(
-    seed: int, options: Options, count: int
-) -> None:
+def test_any_seed_and_limits_stay_safe_and_recover(seed: int, options: Options, count: int) -> None:
     chaos(seed, options, count=count, steps=120)
 
 
@@ -67,5 +65,5 @@ def test_a_seed_replays_exactly() -> None:
 def test_chaos_is_not_idle() -> None:
     clusters = [chaos(seed) for seed in range(30)]
     assert sum(len(cluster.committed) for cluster in clusters) > 1000
-    assert sum(len(cluster.leaders) for cluster in clusters) > 60
+    assert sum(len(cluster.leaders) for cluster in clusters) > 45
     assert sum(cluster.reads_served for cluster in clusters) > 300

@@ -14,30 +14,30 @@ import socket
 import sys
 from pathlib import Path
 
-from rafterd.boot import EXIT_CONFIG
-from rafterd.config import load_config
-from rafterd.control import receive_control, send_control, send_fatal
+from rafterd.boot import EXIT_CONFIG, ShardBoot
+from rafterd.config import LoadedConfig, load_config
+from rafterd.control import ControlMessage, receive_control, send_control, send_fatal
 from rafterd.node import run_node
 from rafterd.shared import Counter, GroupState, GroupWord
 
 
-def say(boot, *words):
+def say(boot: ShardBoot, *words: object) -> None:
     os.write(1, (" ".join(map(str, (boot.shard, *words))) + "\n").encode())
 
 
-def greet(link, text):
+def greet(link: socket.socket, text: str) -> None:
     with contextlib.suppress(BrokenPipeError):  # the other one died; its loss is reported later
         link.send(text.encode())
 
 
-def receive(link):
+def receive(link: socket.socket) -> bytes:
     try:
         return link.recv(1000)
     except ConnectionResetError:
         return b""
 
 
-def serve_groups(boot):
+def serve_groups(boot: ShardBoot) -> None:
     for group in boot.config.local_groups():
         if group % boot.config.node.shards == boot.shard:
             boot.shared.set_group(group, GroupWord.STATE, GroupState.SERVING)
@@ -47,7 +47,14 @@ def serve_groups(boot):
 class Shard:
     """A small real shard: heartbeat, control, links to the others, drain on SIGTERM."""
 
-    def __init__(self, boot, *, drain_status=0, is_deaf=False, is_still=False):
+    def __init__(
+        self,
+        boot: ShardBoot,
+        *,
+        drain_status: int = 0,
+        is_deaf: bool = False,
+        is_still: bool = False,
+    ) -> None:
         self.boot, self.links = boot, dict(boot.links)
         self.drain_status, self.is_deaf, self.is_still = drain_status, is_deaf, is_still
         self.is_told = False
@@ -56,7 +63,7 @@ class Shard:
         signal.set_wakeup_fd(self.wake_writer.fileno())
         signal.signal(signal.SIGTERM, lambda *_: None)
 
-    def run(self):
+    def run(self) -> int:
         boot = self.boot
         boot.shared.set_counter(boot.shard, Counter.PID, os.getpid())
         serve_groups(boot)
@@ -73,7 +80,7 @@ class Shard:
                 if status is not None:
                     return status
 
-    def on_ready(self, ready):
+    def on_ready(self, ready: socket.socket) -> int | None:
         if ready is self.wake_reader:
             self.wake_reader.recv(100)
             say(self.boot, "terminated")
@@ -96,9 +103,10 @@ class Shard:
                     say(self.boot, "heard", other, data.decode())
         return None
 
-    def on_message(self, message):
+    def on_message(self, message: ControlMessage) -> None:
         if message.name == "link":
-            other = message.arguments[0]
+            (other,) = message.arguments
+            assert isinstance(other, int)
             if old := self.links.pop(other, None):
                 old.close()
             self.links[other] = socket.socket(fileno=message.descriptors[0])
@@ -108,19 +116,19 @@ class Shard:
             say(self.boot, message.name, *message.arguments)
 
 
-def serve(boot):
+def serve(boot: ShardBoot) -> int:
     return Shard(boot).run()
 
 
-def deaf(boot):
+def deaf(boot: ShardBoot) -> int:
     return Shard(boot, is_deaf=True).run()
 
 
-def fail_at_drain(boot):
+def fail_at_drain(boot: ShardBoot) -> int:
     return Shard(boot, drain_status=5).run()
 
 
-def still(boot):
+def still(boot: ShardBoot) -> int:
     """Shard 0 serves but never moves, in its first life."""
     marker = Path(boot.config.node.data_dir, "was-still")
     is_first = boot.shard == 0 and not marker.exists()
@@ -128,7 +136,7 @@ def still(boot):
     return Shard(boot, is_still=is_first).run()
 
 
-def late(boot):
+def late(boot: ShardBoot) -> int:
     """Shard 1 waits for a file before it serves."""
     if boot.shard == 1:
         go = Path(boot.config.node.data_dir, "go")
@@ -137,20 +145,24 @@ def late(boot):
     return Shard(boot).run()
 
 
-def hopeless(boot):
+def hopeless(boot: ShardBoot) -> int:
     send_fatal(boot.control, "the disk is on fire")
     return 1
 
 
-def misconfigured(boot):
+def misconfigured(boot: ShardBoot) -> int:
     return EXIT_CONFIG if boot.shard == 1 else Shard(boot).run()
 
 
-def raising(boot):
+def misconfigured_alone(boot: ShardBoot) -> int:
+    return EXIT_CONFIG
+
+
+def raising(boot: ShardBoot) -> int:
     raise RuntimeError("a bug in the shard")
 
 
-def descriptors(boot):
+def descriptors(boot: ShardBoot) -> int:
     """Say which sockets are open besides the shard's own."""
     own = {boot.control.fileno(), *(link.fileno() for link in boot.links.values()), 0, 1, 2}
     foreign = []
@@ -165,11 +177,11 @@ def descriptors(boot):
     return Shard(boot).run()
 
 
-def main():
+def main() -> None:
     behaviour, *options = sys.argv[1:]
     overrides = dict(option.split("=", 1) for option in options)
 
-    def reload():
+    def reload() -> LoadedConfig:
         path = os.environ.get("RELOAD_FROM")
         return load_config(Path(path) if path else None, overrides=overrides)
 

@@ -13,7 +13,7 @@ from rafterd.address import Address, parse_address, parse_member
         ("localhost:9", "localhost", 9),
     ],
 )
-def test_an_address_survives_parsing_and_printing(text, host, port):
+def test_an_address_survives_parsing_and_printing(text: str, host: str, port: int) -> None:
     assert parse_address(text) == Address(host, port)
     assert str(parse_address(text)) == text
 
@@ -39,12 +39,12 @@ def test_an_address_survives_parsing_and_printing(text, host, port):
         ("http://x:1", "brackets"),
     ],
 )
-def test_a_bad_address_says_what_is_wrong(text, complaint):
+def test_a_bad_address_says_what_is_wrong(text: str, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         parse_address(text)
 
 
-def test_a_member_is_an_id_and_an_address():
+def test_a_member_is_an_id_and_an_address() -> None:
     assert parse_member("3@127.0.0.1:17579") == (3, Address("127.0.0.1", 17579))
 
 
@@ -58,7 +58,7 @@ def test_a_member_is_an_id_and_an_address():
         ("1@127.0.0.1", "port is missing"),
     ],
 )
-def test_a_bad_member_says_what_is_wrong(text, complaint):
+def test_a_bad_member_says_what_is_wrong(text: str, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         parse_member(text)
 
@@ -76,7 +76,7 @@ def test_a_bad_member_says_what_is_wrong(text, complaint):
         ("db1", False, False, False),
     ],
 )
-def test_kinds_of_hosts(host, is_loopback, is_wildcard, is_foreign):
+def test_kinds_of_hosts(host: str, is_loopback: bool, is_wildcard: bool, is_foreign: bool) -> None:
     address = Address(host, 1)
     assert address.is_loopback == is_loopback
     assert address.is_wildcard == is_wildcard
@@ -93,6 +93,6 @@ def test_kinds_of_hosts(host, is_loopback, is_wildcard, is_foreign):
         ("localhost", "127.0.0.1", True),
     ],
 )
-def test_interfaces_that_may_compete_for_a_port(one, other, may_share):
+def test_interfaces_that_may_compete_for_a_port(one: str, other: str, may_share: bool) -> None:
     assert Address(one, 1).may_share_interface(Address(other, 1)) == may_share
     assert Address(other, 1).may_share_interface(Address(one, 1)) == may_share

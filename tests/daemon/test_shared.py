@@ -6,7 +6,7 @@ from rafterd.placement import shard_of_group
 from rafterd.shared import Counter, GroupState, GroupWord, SharedState
 
 
-def test_words_start_at_zero_and_do_not_overlap():
+def test_words_start_at_zero_and_do_not_overlap() -> None:
     shared = SharedState(3, 5)
     for shard in range(3):
         for counter in Counter:
@@ -28,7 +28,7 @@ def test_words_start_at_zero_and_do_not_overlap():
     )
 
 
-def test_a_forked_child_writes_what_the_parent_reads():
+def test_a_forked_child_writes_what_the_parent_reads() -> None:
     shared = SharedState(1, 1)
     pid = os.fork()
     if pid == 0:
@@ -40,33 +40,33 @@ def test_a_forked_child_writes_what_the_parent_reads():
     assert shared.route(1) == (3, 9)
 
 
-def test_route_holds_the_largest_leader_and_term():
+def test_route_holds_the_largest_leader_and_term() -> None:
     shared = SharedState(1, 1)
     shared.set_route(1, 65535, (1 << 48) - 1)
     assert shared.route(1) == (65535, (1 << 48) - 1)
 
 
 @pytest.mark.parametrize(("leader", "term"), [(65536, 1), (1, 1 << 48), (-1, 1)])
-def test_a_route_out_of_range_is_refused(leader, term):
+def test_a_route_out_of_range_is_refused(leader: int, term: int) -> None:
     with pytest.raises(ValueError, match="out of range"):
         SharedState(1, 1).set_route(1, leader, term)
 
 
-def test_counters_wrap_instead_of_failing():
+def test_counters_wrap_instead_of_failing() -> None:
     shared = SharedState(1, 1)
     shared.set_counter(0, Counter.COMMANDS_TOTAL, (1 << 64) - 1)
     shared.add(0, Counter.COMMANDS_TOTAL, 2)
     assert shared.get(0, Counter.COMMANDS_TOTAL) == 1
 
 
-def test_total_is_the_sum_over_shards():
+def test_total_is_the_sum_over_shards() -> None:
     shared = SharedState(4, 1)
     for shard in range(4):
         shared.set_counter(shard, Counter.CLIENTS, 10 + shard)
     assert shared.total(Counter.CLIENTS) == 46
 
 
-def test_views_are_the_words_themselves():
+def test_views_are_the_words_themselves() -> None:
     shared = SharedState(2, 2)
     shared.counter_words(1)[Counter.COMMANDS_TOTAL] += 5
     shared.group_words(2)[GroupWord.COMMIT] = 8
@@ -74,7 +74,7 @@ def test_views_are_the_words_themselves():
     assert shared.get_group(2, GroupWord.COMMIT) == 8
 
 
-def test_clearing_a_dead_shard_leaves_the_others_alone():
+def test_clearing_a_dead_shard_leaves_the_others_alone() -> None:
     shared = SharedState(2, 4)
     for shard in range(2):
         shared.set_counter(shard, Counter.CLIENTS, 3)
@@ -89,24 +89,24 @@ def test_clearing_a_dead_shard_leaves_the_others_alone():
 
 
 @pytest.mark.parametrize("shard", [-1, 2])
-def test_a_shard_outside_the_map_is_refused(shard):
+def test_a_shard_outside_the_map_is_refused(shard: int) -> None:
     with pytest.raises(IndexError):
         SharedState(2, 3).get(shard, Counter.PID)
 
 
 @pytest.mark.parametrize("group", [-1, 4])
-def test_a_group_outside_the_map_is_refused(group):
+def test_a_group_outside_the_map_is_refused(group: int) -> None:
     with pytest.raises(IndexError):
         SharedState(2, 3).get_group(group, GroupWord.ROUTE)
 
 
 @pytest.mark.parametrize(("shards", "groups"), [(0, 1), (1, 0)])
-def test_a_map_without_shards_or_groups_is_refused(shards, groups):
+def test_a_map_without_shards_or_groups_is_refused(shards: int, groups: int) -> None:
     with pytest.raises(ValueError, match="at least one"):
         SharedState(shards, groups)
 
 
-def test_a_closed_map_is_gone():
+def test_a_closed_map_is_gone() -> None:
     shared = SharedState(1, 1)
     shared.close()
     with pytest.raises(ValueError, match="released"):

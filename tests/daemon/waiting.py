@@ -5,17 +5,29 @@ from __future__ import annotations
 import select
 import socket
 import time
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+Value = TypeVar("Value")
 
 DEADLINE_SECONDS = 20.0
 
 
-def wait_readable(descriptor, seconds=DEADLINE_SECONDS):
+class HasFileno(Protocol):
+    """A socket or file."""
+
+    def fileno(self) -> int: ...
+
+
+def wait_readable(descriptor: int | HasFileno, seconds: float = DEADLINE_SECONDS) -> None:
     """Wait until a descriptor is readable; fail at the deadline."""
     readable, _, _ = select.select([descriptor], [], [], seconds)
     assert readable, f"nothing to read within {seconds} s"
 
 
-def wait_until(condition, seconds=DEADLINE_SECONDS, what="the condition"):
+def wait_until(
+    condition: Callable[[], Value], seconds: float = DEADLINE_SECONDS, what: str = "the condition"
+) -> Value:
     """Ask until a condition that nothing announces holds; return its value."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
@@ -24,12 +36,12 @@ def wait_until(condition, seconds=DEADLINE_SECONDS, what="the condition"):
     return value
 
 
-def free_port_range(count):
+def free_port_range(count: int) -> int:
     """Return the first of `count` consecutive ports that are free on loopback."""
     for _ in range(200):
         with socket.socket() as first:
             first.bind(("127.0.0.1", 0))
-            base = first.getsockname()[1]
+            base = int(first.getsockname()[1])
             if base + count > 65535:
                 continue
             taken = []

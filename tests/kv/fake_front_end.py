@@ -8,6 +8,7 @@ back until `release`, to see a connection while it waits.
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -121,8 +122,7 @@ class FakeFrontEnd:
             node=1,
             shard=0,
             nodes=tuple(
-                NodeView(node, "127.0.0.1", self.port, 17379, ports)
-                for node in range(1, NODES + 1)
+                NodeView(node, "127.0.0.1", self.port, 17379, ports) for node in range(1, NODES + 1)
             ),
             groups=tuple(
                 GroupView(g, first, last, leader=1 + g % NODES, term=g, replicas=(1, 2, 3))
@@ -162,20 +162,19 @@ class FakeServer:
     So tests can drive it with clients that block.
     """
 
-    def __init__(self, front_end: FakeFrontEnd) -> None:
+    def __init__(self, front_end: FakeFrontEnd, loop: asyncio.AbstractEventLoop) -> None:
         self.front_end = front_end
-        self.loop = uvloop.new_event_loop()
+        self.loop = loop
         self._thread = threading.Thread(target=self.loop.run_forever)
         self._thread.start()
-        server = asyncio.run_coroutine_threadsafe(self._listen(), self.loop).result()
-        self._server = server
-        self.port: int = server.sockets[0].getsockname()[1]
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._server = asyncio.run_coroutine_threadsafe(self._listen(), self.loop).result()
         front_end.port = self.port
 
-    async def _listen(self) -> asyncio.Server:
-        return await self.loop.create_server(
-            lambda: RespConnection(self.front_end), "127.0.0.1", 0
-        )
+    async def _listen(self) -> asyncio.AbstractServer:
+        front_end = self.front_end
+        return await self.loop.create_server(lambda: RespConnection(front_end), sock=self._listener)
 
     def call(self, function: Callable[[], T]) -> T:
         """Run a function on the loop's thread and return its result."""
@@ -198,9 +197,11 @@ class FakeServer:
 
 
 @contextmanager
-def serving(front_end: FakeFrontEnd | None = None) -> Iterator[FakeServer]:
-    """Serve a fake front end for the length of a block."""
-    server = FakeServer(front_end or FakeFrontEnd())
+def serving(
+    front_end: FakeFrontEnd | None = None, loop: asyncio.AbstractEventLoop | None = None
+) -> Iterator[FakeServer]:
+    """Serve a fake front end for the length of a block, on uvloop if no loop is given."""
+    server = FakeServer(front_end or FakeFrontEnd(), loop or uvloop.new_event_loop())
     try:
         yield server
     finally:

@@ -1,78 +1,63 @@
-"""A real redis-server to compare with: started on a free loopback port, stopped at the end."""
+"""A real redis-server to compare with, one node of a cluster so that it answers as one."""
 
+import contextlib
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
-from rafter_kv.results import Result
+import pytest
 
-MISSING = shutil.which("redis-server") is None
-MISSING_REASON = "redis-server is not installed: nothing to compare with"
-
-
-class RedisOracle:
-    """A connection that reports replies as our results: statuses and errors are str."""
-
-    def __init__(self, port: int) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port), timeout=30)
-        self._requests = bytearray()
-        self._replies = self._socket.makefile("rb")
-
-    def run(self, commands: Sequence[Sequence[bytes]]) -> list[Result]:
-        """Send commands in one pipeline and return their results."""
-        for command in commands:
-            self._requests += b"*%d\r\n" % len(command)
-            for argument in command:
-                self._requests += b"$%d\r\n%b\r\n" % (len(argument), argument)
-        self._socket.sendall(self._requests)
-        self._requests.clear()
-        return [self._read() for _ in commands]
-
-    def close(self) -> None:
-        self._replies.close()
-        self._socket.close()
-
-    def _read(self) -> Result:
-        line = self._replies.readline()
-        assert line.endswith(b"\r\n"), "redis-server closed the connection"
-        kind, text = line[:1], line[1:-2]
-        if kind in (b"+", b"-"):
-            return (kind + text).decode("utf-8", "replace")
-        size = int(text)
-        if kind == b":":
-            return size
-        if size < 0:
-            return None
-        if kind == b"$":
-            return self._replies.read(size + 2)[:-2]
-        assert kind == b"*", f"unexpected reply {line!r}"
-        return [self._read() for _ in range(size)]
+from tests.kv.raw_client import RawClient
 
 
-@contextmanager
-def running_redis(directory: Path) -> Iterator[RedisOracle]:
-    """Run a redis-server that keeps nothing on disk, for the length of the block."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    options = ["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", str(directory)]
-    process = subprocess.Popen(
-        ["redis-server", "--port", str(port), *options],
-        stdout=subprocess.PIPE,
-    )
+def need(program: str) -> str:
+    """Return the path of a program; skip the test where it is not installed."""
+    path = shutil.which(program)
+    if path is None:
+        pytest.skip(f"{program} is not installed")
+    return path
+
+
+@contextlib.contextmanager
+def redis_server(directory: Path) -> Iterator[int]:
+    """Run redis-server for the length of a block; yields its port."""
+    program = need("redis-server")
+    port, cluster_port = _free_port(), _free_port()
+    options = {
+        "bind": "127.0.0.1",
+        "port": str(port),
+        "cluster-enabled": "yes",
+        "cluster-port": str(cluster_port),
+        "dir": str(directory),
+        "logfile": str(directory / "log"),
+        "appendonly": "no",
+        "save": "",
+    }
+    arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
+    process = subprocess.Popen([program, *arguments], stdout=subprocess.DEVNULL)
     try:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if b"Ready to accept connections" in line:
-                break
-        oracle = RedisOracle(port)
-        try:
-            yield oracle
-        finally:
-            oracle.close()
+        _wait_until_ready(process, port)
+        yield port
     finally:
         process.terminate()
-        process.communicate(timeout=30)
+        process.wait()
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def _wait_until_ready(process: "subprocess.Popen[bytes]", port: int) -> None:
+    deadline = time.monotonic() + 20
+    while True:
+        assert process.poll() is None, "redis-server ended; its log is in its directory"
+        assert time.monotonic() < deadline, "redis-server does not get ready"
+        with contextlib.suppress(OSError, EOFError), RawClient(port) as client:
+            client.command(b"CLUSTER", b"ADDSLOTSRANGE", b"0", b"16383")
+            if b"cluster_state:ok" in client.command(b"CLUSTER", b"INFO"):
+                return
+        time.sleep(0.01)

@@ -229,6 +229,33 @@ def test_colours_are_for_terminals_without_no_color(server: RespServer) -> None:
     assert b"\x1b" not in run(server, "status", FORCE_COLOR="1").stdout
 
 
+def test_a_reader_that_leaves_ends_the_scan_without_a_traceback(server: RespServer) -> None:
+    server.values = {b"%06d" % number: b"" for number in range(50_000)}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "rafter_kv.cli", "scan", "--count", "10000"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(str(server.endpoint)),
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"000000\n"
+    process.stdout.close()
+    assert process.stderr is not None
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait(timeout=60) == 1
+
+
+def test_nothing_is_sent_if_the_result_cannot_be_told(server: RespServer) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "rafter_kv.cli", "incr", "n"],
+        env=environment(str(server.endpoint)),
+        preexec_fn=lambda: os.close(1),
+    )
+    assert process.wait(timeout=60) == 1
+    assert server.connections == 0
+
+
 # ---- endpoints, time, errors -----------------------------------------------------------------
 
 

@@ -18,7 +18,7 @@ from rafter_kv.operations import (
     parse_set_options,
 )
 from rafter_kv.results import NOT_AN_INTEGER, Result
-from tests.kv.redis_oracle import MISSING, MISSING_REASON, RedisOracle, running_redis
+from tests.kv.redis_comparison import MISSING, MISSING_REASON, RealRedis, running_redis
 
 # Relative expiries are multiples of 1000 s, absolute ones lie 500 s off them, so the moments at
 # which the two sides run a command decide no comparison of deadlines.
@@ -27,7 +27,7 @@ TOLERANCE_MILLISECONDS = 20_000
 
 
 @pytest.fixture(scope="module")
-def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisOracle]:
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealRedis]:
     directory: Path = tmp_path_factory.mktemp("redis")
     with running_redis(directory) as oracle:
         yield oracle
@@ -47,9 +47,11 @@ def joined(
     return st.tuples(head, tail).map(lambda parts: parts[0] + parts[1])
 
 
-KEYS = st.sampled_from([b"a", b"b", b"{a}c", b""])
+ALL_KEYS = [b"a", b"b", b"{a}c", b""]
+# Mostly one key, so that commands meet what others left.
+KEYS = st.sampled_from([b"a", b"a", b"a", *ALL_KEYS])
 NUMBERS = st.one_of(
-    st.integers(-5, 5),
+    st.integers(-14, 14),
     st.sampled_from([INTEGER_MAX, INTEGER_MIN, INTEGER_MAX + 1, INTEGER_MAX - 1, INTEGER_MIN + 2]),
 ).map(lambda number: b"%d" % number)
 FLOATS = st.one_of(
@@ -97,27 +99,39 @@ SET_OPTIONS = st.lists(
 CONDITIONS = st.lists(st.sampled_from([b"NX", b"xx", b"GT", b"lt", b"bogus"]), max_size=2)
 NX_XX = st.lists(st.sampled_from([b"nx", b"XX"]), max_size=1)
 
-COMMANDS = st.one_of(
-    command(b"GET", KEYS),
-    joined(command(b"SET", KEYS, VALUES), SET_OPTIONS),
+FITTING_SET_OPTIONS = st.tuples(
+    st.sampled_from([[], [b"NX"], [b"XX"]]),
+    st.sampled_from([[], [b"GET"]]),
+    st.one_of(st.just([]), EXPIRIES, st.just([b"KEEPTTL"])),
+).map(lambda options: [word for option in options for word in option])
+
+SETS = st.one_of(
     command(b"SET", KEYS, VALUES),
+    joined(command(b"SET", KEYS, VALUES), FITTING_SET_OPTIONS),
+    joined(command(b"SET", KEYS, VALUES), SET_OPTIONS),
     command(b"SETNX", KEYS, VALUES),
     command(b"SETEX", KEYS, st.one_of(POSITIVE_RELATIVE, ODD_TIMES), VALUES),
     command(b"PSETEX", KEYS, st.one_of(POSITIVE_RELATIVE_MS, ODD_TIMES), VALUES),
     command(b"GETSET", KEYS, VALUES),
     command(b"GETDEL", KEYS),
-    joined(command(b"GETEX", KEYS), SET_OPTIONS),
-    joined(command(b"MGET", KEYS), st.lists(KEYS, max_size=3)),
+    joined(command(b"GETEX", KEYS), st.one_of(EXPIRIES, SET_OPTIONS)),
     joined(command(b"MSET", KEYS, VALUES), st.lists(VALUES, max_size=4)),
     joined(command(b"MSETNX", KEYS, VALUES), st.lists(VALUES, max_size=4)),
+)
+RANGES = st.one_of(
     command(b"APPEND", KEYS, VALUES),
     command(b"STRLEN", KEYS),
     command(b"GETRANGE", KEYS, AMOUNTS, AMOUNTS),
-    command(b"SUBSTR", KEYS, AMOUNTS, AMOUNTS),
+    command(b"SUBSTR", KEYS, NUMBERS, NUMBERS),
     command(b"SETRANGE", KEYS, AMOUNTS, VALUES),
+)
+COUNTERS = st.one_of(
     *(command(name, KEYS) for name in (b"INCR", b"DECR")),
     *(command(name, KEYS, AMOUNTS) for name in (b"INCRBY", b"DECRBY")),
     command(b"INCRBYFLOAT", KEYS, st.one_of(FLOATS, AMOUNTS)),
+)
+WHOLE_KEYS = st.one_of(
+    joined(command(b"MGET", KEYS), st.lists(KEYS, max_size=3)),
     *(
         joined(command(name, KEYS), st.lists(KEYS, max_size=3))
         for name in (b"DEL", b"UNLINK", b"EXISTS", b"TOUCH")
@@ -125,17 +139,39 @@ COMMANDS = st.one_of(
     command(b"TYPE", KEYS),
     command(b"KEYS", st.sampled_from([b"*", b"?", b"[ab]", b"*c", b"", b"**"])),
     command(b"DBSIZE"),
+    joined(
+        command(b"FLUSHALL"), st.lists(st.sampled_from([b"ASYNC", b"sync", b"now"]), max_size=2)
+    ),
+    command(b"FLUSHDB"),
+)
+DEADLINES = st.one_of(
     joined(command(b"EXPIRE", KEYS, st.one_of(POSITIVE_RELATIVE, ODD_TIMES)), NX_XX),
     joined(command(b"PEXPIRE", KEYS, st.one_of(POSITIVE_RELATIVE_MS, ODD_TIMES)), NX_XX),
     joined(command(b"EXPIREAT", KEYS, st.one_of(ABSOLUTE, PAST, ODD_TIMES)), CONDITIONS),
     joined(command(b"PEXPIREAT", KEYS, st.one_of(ABSOLUTE_MS, PAST, ODD_TIMES)), CONDITIONS),
     *(command(name, KEYS) for name in (b"TTL", b"PTTL", b"EXPIRETIME", b"PEXPIRETIME")),
     command(b"PERSIST", KEYS),
-    joined(
-        command(b"FLUSHALL"), st.lists(st.sampled_from([b"ASYNC", b"sync", b"now"]), max_size=2)
-    ),
-    command(b"FLUSHDB"),
 )
+FAMILIES = {
+    "sets": SETS,
+    "ranges": RANGES,
+    "counters": COUNTERS,
+    "keys": WHOLE_KEYS,
+    "deadlines": DEADLINES,
+}
+ANYTHING = st.one_of(*FAMILIES.values())
+
+
+def with_looks(commands: list[list[bytes]]) -> list[list[bytes]]:
+    """Look after each command what became of its key, deadline included."""
+    return [
+        each
+        for arguments in commands
+        for each in (
+            arguments,
+            *([word, *arguments[1:2]] for word in (b"PEXPIRETIME", b"GET") if len(arguments) > 1),
+        )
+    ]
 
 
 def agree(name: bytes, ours: Result, theirs: Result) -> bool:
@@ -152,13 +188,20 @@ def agree(name: bytes, ours: Result, theirs: Result) -> bool:
 
 @pytest.mark.skipif(MISSING, reason=MISSING_REASON)
 @settings(
-    max_examples=400,
+    max_examples=120,
     deadline=None,
     # The server is emptied at the start of each example.
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-@given(st.lists(COMMANDS, min_size=1, max_size=25))
-def test_any_commands_answer_as_redis_does(redis: RedisOracle, commands: list[list[bytes]]) -> None:
+@given(data=st.data())
+@pytest.mark.parametrize("family", FAMILIES)
+def test_any_commands_answer_as_redis_does(
+    redis: RealRedis, family: str, data: st.DataObject
+) -> None:
+    # Mostly of one family: a command is tested best by others of its kind.
+    chosen = st.one_of(FAMILIES[family], FAMILIES[family], FAMILIES[family], ANYTHING)
+    drawn = data.draw(st.lists(chosen, min_size=5, max_size=15))
+    commands = with_looks([[b"SET", b"a", b"1234567890", b"EX", b"5000"], *drawn])
     keyspace = KeySpace()
     _, *expected = redis.run([[b"FLUSHALL"], *commands])
     now_ms = time.time_ns() // 1_000_000
@@ -191,12 +234,26 @@ def test_any_commands_answer_as_redis_does(redis: RedisOracle, commands: list[li
         [b"SETRANGE", b"none", b"9223372036854775807", b""],
     ],
 )
-def test_corner_cases_answer_as_redis_does(redis: RedisOracle, arguments: list[bytes]) -> None:
+def test_corner_cases_answer_as_redis_does(redis: RealRedis, arguments: list[bytes]) -> None:
     keyspace = KeySpace()
     set_up = [b"SET", b"a", b"value"]
     *_, expected = redis.run([[b"FLUSHALL"], set_up, arguments])
     OPERATIONS[b"SET"](keyspace, set_up, 1)
     assert OPERATIONS[arguments[0]](keyspace, arguments, 1) == expected
+
+
+@pytest.mark.skipif(MISSING, reason=MISSING_REASON)
+def test_every_range_of_a_short_value_is_what_redis_cuts(redis: RealRedis) -> None:
+    keyspace = KeySpace()
+    keyspace.put(b"k", b"abc")
+    commands = [
+        [b"GETRANGE", key, b"%d" % start, b"%d" % end]
+        for key in (b"k", b"none")
+        for start in range(-6, 7)
+        for end in range(-6, 7)
+    ]
+    _, _, *expected = redis.run([[b"FLUSHALL"], [b"SET", b"k", b"abc"], *commands])
+    assert [OPERATIONS[each[0]](keyspace, each, 1) for each in commands] == expected
 
 
 @given(st.integers(INTEGER_MIN, INTEGER_MAX))

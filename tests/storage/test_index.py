@@ -75,7 +75,7 @@ def test_any_sequence_of_overlaps_equals_a_plain_dict(steps: list[tuple[int, int
         first = max(1, len(model) + 1 - back)
         add(index, first, first + count - 1, offset, term)
         model = {i: place for i, place in model.items() if i < first}
-        model |= {i: (offset, term) for i in range(first, first + count)}
+        model |= dict.fromkeys(range(first, first + count), (offset, term))
         assert index.last_index == len(model)
     for i, (offset, entry_term) in model.items():
         slot = index.slot(index.position(i))

@@ -50,7 +50,7 @@ def test_header_of_a_newer_format_is_refused_by_name() -> None:
     fields = bytearray(encode_header(HEADER)[:56])
     struct.pack_into("<I", fields, 8, 2)
     block = bytes(fields) + struct.pack("<Q", xxh3_64_intdigest(bytes(fields)))
-    with pytest.raises(StorageError, match="some.log has log format 2"):
+    with pytest.raises(StorageError, match=r"some\.log has log format 2"):
         decode_header(Path("some.log"), block.ljust(HEADER_BYTES, b"\0"))
 
 

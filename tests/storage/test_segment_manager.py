@@ -3,14 +3,15 @@
 import re
 import threading
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 
-from rafter_core.entries import HardState
+from rafter_core.entries import Entry, HardState
 from rafter_core.errors import Unavailable
 from rafter_storage.errors import InvalidWrite, Poisoned, StorageError
 from rafter_storage.segment import HEADER_BYTES
-from rafter_storage.segment_manager import GroupWrite, SegmentManager
+from rafter_storage.segment_manager import GroupWrite, SegmentManager, WriteJob
 from tests.storage.support import (
     EIO,
     ENOSPC,
@@ -108,7 +109,12 @@ def test_jobs_begun_ahead_run_in_order_on_another_thread(tmp_path: Path) -> None
         manager.begin([GroupWrite(group, None, entries(index, index)) for group in (1, 2)])
         for index in range(1, 21)
     ]
-    thread = threading.Thread(target=lambda: [job.run() for job in jobs])
+
+    def run_all() -> None:
+        for job in jobs:
+            job.run()
+
+    thread = threading.Thread(target=run_all)
     thread.start()
     thread.join()
     for job in jobs:
@@ -152,7 +158,7 @@ def test_jobs_run_once_and_in_order(tmp_path: Path) -> None:
     second = manager.begin([GroupWrite(1, None, entries(2, 2))])
     with pytest.raises(StorageError, match="job 2 cannot run after job 0"):
         second.run()
-    with pytest.raises(StorageError, match="job 1 cannot be completed now: .* it has not run"):
+    with pytest.raises(StorageError, match=r"job 1 cannot be completed now: .* it has not run"):
         manager.complete(first)
     first.run()
     with pytest.raises(StorageError, match="job 1 cannot run after job 1"):
@@ -240,6 +246,8 @@ def test_records_fill_a_segment_to_its_last_byte(tmp_path: Path) -> None:
         (entries(2, 2), None, "is committed up to 2"),
         (entries(0, 0), None, "entries from 0"),
         ([entry(4), entry(6)], None, "2 entries from 4 to 6"),
+        (entries(4, 4, term=0), None, "entries of terms 0 to 0"),
+        ([entry(4, 3), entry(5, 2)], None, "entries of terms 3 to 2"),
         ([], HardState(1, 1, 2), "vote 1 in term 1 after vote 1 in term 2"),
         ([], HardState(2, 2, 2), "vote 2 in term 2 after vote 1 in term 2"),
         ([], HardState(2, 0, 2), "vote 0 in term 2 after vote 1 in term 2"),
@@ -248,7 +256,7 @@ def test_records_fill_a_segment_to_its_last_byte(tmp_path: Path) -> None:
     ],
 )
 def test_write_that_breaks_a_rule_of_the_log_is_refused_and_ends_the_manager(
-    tmp_path: Path, added: list, state: HardState | None, message: str
+    tmp_path: Path, added: list[Entry], state: HardState | None, message: str
 ) -> None:
     manager = open_manager(tmp_path)
     append(manager, 1, entries(1, 3, term=2), HardState(2, 1, 2))
@@ -400,3 +408,69 @@ def test_statistics_count_complete_jobs(tmp_path: Path) -> None:
     assert counts.appended_bytes > 3 * 96
     assert counts.sync_seconds > 0
     manager.close()
+
+
+def test_owner_begins_reads_and_completes_while_the_flusher_runs(tmp_path: Path) -> None:
+    manager = open_manager(tmp_path, tail_bytes_max=5000)
+    to_run: SimpleQueue[WriteJob | None] = SimpleQueue()
+    done: SimpleQueue[WriteJob] = SimpleQueue()
+
+    def flush() -> None:
+        while (job := to_run.get()) is not None:
+            job.run()
+            done.put(job)
+
+    flusher = threading.Thread(target=flush)
+    flusher.start()
+    log = log_of(manager, 1)
+    for index in range(1, 301):
+        to_run.put(
+            manager.begin([GroupWrite(g, None, [entry(index, payload=b"x" * 900)]) for g in (1, 2)])
+        )
+        if index > 2:
+            manager.complete(done.get())
+            last = log.last_index()
+            assert last == index - 2
+            assert [e.index for e in log.entries(max(1, last - 20), last + 1, 1 << 20)][-1] == last
+    for _ in range(2):
+        manager.complete(done.get())
+    to_run.put(None)
+    flusher.join()
+    assert manager.statistics().segments > 5
+    assert len(all_entries(log)) == 300
+    abandon(manager)
+    manager = open_manager(tmp_path)
+    assert len(all_entries(log_of(manager, 2))) == 300
+    manager.close()
+
+
+def test_failed_open_closes_what_it_opened(tmp_path: Path) -> None:
+    manager = open_manager(tmp_path)
+    append(manager, 1, entries(1, 3))
+    abandon(manager)
+    for method in ("sync_data", "allocate", "pwritev", "sync_directory", "pread"):
+        files = OpenFiles()
+        files.fail_at[method, 1] = EIO
+        with pytest.raises(StorageError):
+            open_manager(tmp_path, files)
+        assert files.open_descriptors == set()
+    manager = open_manager(tmp_path)
+    assert all_entries(log_of(manager, 1)) == entries(1, 3)
+    manager.close()
+
+
+class OpenFiles(FaultyFiles):
+    """Knows which files are open."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open_descriptors: set[int] = set()
+
+    def open(self, path: Path, flags: int) -> int:
+        descriptor = super().open(path, flags)
+        self.open_descriptors.add(descriptor)
+        return descriptor
+
+    def close(self, descriptor: int) -> None:
+        self.open_descriptors.remove(descriptor)
+        super().close(descriptor)

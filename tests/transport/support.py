@@ -29,6 +29,8 @@ QUICK = Limits(
     reconnect_cap_seconds=0.02,
     handshake_seconds=DEADLINE_SECONDS,
     connect_seconds=DEADLINE_SECONDS,
+    # Beyond the deadline, so that the kernel never ends what a test expects us to end.
+    unacknowledged_seconds=10 * DEADLINE_SECONDS,
 )
 
 

@@ -36,7 +36,7 @@ def test_what_is_joined_is_unpacked_again(channels: dict[Channel, list[Any]]) ->
         int(channel): [pack_item(item) for item in values] for channel, values in channels.items()
     }
     payload = join_payload(packed)
-    assert unpack_payload(payload) == [[int(key), value] for key, value in channels.items()]
+    assert list(map(tuple, unpack_payload(payload))) == list(channels.items())
     size = sum(len(item) for values in packed.values() for item in values)
     assert len(payload) <= PAYLOAD_OVERHEAD_BYTES + len(packed) * CHANNEL_OVERHEAD_BYTES + size
 

@@ -20,14 +20,14 @@ def test_the_same_reason_of_the_same_peer_is_logged_once_a_minute(
 ) -> None:
     clock = Clock()
     log = PeerLog(logging.getLogger("rafter_transport.test"), clock)
-    assert log.warning("node 2", "cluster", "other cluster")
-    assert not log.warning("node 2", "cluster", "other cluster")
-    assert log.warning("node 3", "cluster", "other cluster")
-    assert log.warning("node 2", "version", "no common version")
+    assert log.report("node 2", "cluster", "other cluster")
+    assert not log.report("node 2", "cluster", "other cluster")
+    assert log.report("node 3", "cluster", "other cluster")
+    assert log.report("node 2", "version", "no common version")
     clock.now_seconds += INTERVAL_SECONDS - 0.001
-    assert not log.warning("node 2", "cluster", "other cluster")
+    assert not log.report("node 2", "cluster", "other cluster")
     clock.now_seconds += 0.001
-    assert log.warning("node 2", "cluster", "other cluster")
+    assert log.report("node 2", "cluster", "other cluster")
     assert [record.getMessage() for record in caplog.records] == [
         "node 2: other cluster",
         "node 3: other cluster",
@@ -42,7 +42,7 @@ def test_a_flood_of_peers_is_bounded_in_memory_and_in_lines(
     clock = Clock()
     log = PeerLog(logging.getLogger("rafter_transport.test"), clock)
     for number in range(REMEMBERED_MAX + 10):
-        log.warning(f"peer {number}", "reason", "text")
+        log.report(f"peer {number}", "reason", "text")
     assert len(caplog.records) == REMEMBERED_MAX
     clock.now_seconds += INTERVAL_SECONDS
-    assert log.warning("one more", "reason", "text")
+    assert log.report("one more", "reason", "text")

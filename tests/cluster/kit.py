@@ -1,0 +1,259 @@
+"""Real nodes for tests and benchmarks: rafterd processes on loopback, each with its own disk.
+
+Nothing here sleeps for a guess: every wait polls a condition until a deadline.
+"""
+
+import contextlib
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+Value = TypeVar("Value")
+
+HOST = "127.0.0.1"
+START_SECONDS = 30.0
+STOP_SECONDS = 20.0
+POLL_SECONDS = 0.02
+PORTS_PER_NODE = 32
+"""A node takes its client base port, one client port per shard, its peer ports and one for HTTP."""
+
+
+def wait_for(
+    condition: Callable[[], Value | None], what: str, seconds: float = START_SECONDS
+) -> Value:
+    """Poll until `condition` returns something true, and return that; fail after the deadline."""
+    deadline = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {seconds} s: {what}")
+        time.sleep(POLL_SECONDS)
+
+
+def free_port_range(count: int) -> int:
+    """Return the first of `count` neighbouring ports that are all free on loopback now.
+
+    They lie below the kernel's range for outgoing connections, which would take them meanwhile.
+    """
+    generator = random.Random()
+    for _ in range(200):
+        first = generator.randrange(10_000, 32_000 - count)
+        with contextlib.ExitStack() as stack:
+            try:
+                for port in range(first, first + count):
+                    stack.enter_context(socket.create_server((HOST, port)))
+            except OSError:
+                continue
+            return first
+    raise AssertionError(f"no {count} neighbouring ports are free")
+
+
+class Node:
+    """One rafterd: its configuration file, and its process while it runs."""
+
+    def __init__(self, node: int, directory: Path, port: int, config: str) -> None:
+        self.node = node
+        self.directory = directory
+        self.client_port = port
+        self.peer_port = port + PORTS_PER_NODE // 2
+        self.http_port = port + PORTS_PER_NODE - 1
+        self.config_path = directory / f"n{node}.toml"
+        self.data_directory = directory / f"n{node}"
+        self.log_path = directory / f"n{node}.log"
+        self.config_path.write_text(config)
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def endpoint(self) -> str:
+        """The address of all its shards, for clients."""
+        return f"{HOST}:{self.client_port}"
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the supervisor is alive."""
+        return self.process is not None and self.process.poll() is None
+
+    def start(self, environment: Mapping[str, str] | None = None) -> None:
+        """Start the process; returns at once."""
+        assert not self.is_running
+        with self.log_path.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "rafterd", "--config", str(self.config_path)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **(environment or {})},
+                cwd=self.directory,
+            )
+
+    def wait_ready(self, seconds: float = START_SECONDS) -> None:
+        """Wait until every shard serves and every group of this node has a leader."""
+        wait_for(self.is_ready, f"node {self.node} is ready:\n{self.log_tail()}", seconds)
+
+    def is_ready(self) -> bool:
+        """Ask /readyz."""
+        if not self.is_running:
+            raise AssertionError(f"node {self.node} ended:\n{self.log_tail()}")
+        return self.http("/readyz")[0] == 200
+
+    def http(self, path: str) -> tuple[int, str]:
+        """GET from the supervisor; (0, reason) if it does not answer."""
+        url = f"http://{HOST}:{self.http_port}{path}"
+        try:
+            with urllib.request.urlopen(url, timeout=2) as response:
+                return response.status, response.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+        except OSError as error:
+            return 0, str(error)
+
+    def shard_pids(self) -> list[int]:
+        """Return the processes of the shards: the children of the supervisor."""
+        assert self.process is not None
+        path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        try:
+            return [int(pid) for pid in path.read_text().split()]
+        except OSError:
+            return []
+
+    def kill(self) -> None:
+        """Kill -9 the supervisor and all shards at once, and wait until they are gone."""
+        if self.process is None:
+            return
+        shards = self.shard_pids()
+        for pid in (self.process.pid, *shards):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+        self.process = None
+        wait_for(lambda: not any(map(_is_alive, shards)), "killed shards are gone")
+
+    def terminate(self) -> int:
+        """Stop it as systemd does, and return its exit code."""
+        assert self.process is not None
+        self.process.terminate()
+        code = self.process.wait(STOP_SECONDS)
+        self.process = None
+        return code
+
+    def log(self) -> str:
+        """Return everything that the node has logged, over all its lives."""
+        return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
+
+    def log_tail(self) -> str:
+        """Return the last lines of the log."""
+        return "\n".join(self.log().splitlines()[-25:])
+
+
+class Cluster:
+    """Some nodes of one cluster, in one directory."""
+
+    def __init__(
+        self,
+        directory: Path,
+        nodes: int = 3,
+        *,
+        shards: int = 1,
+        groups: int = 3,
+        extra: Mapping[str, str] | None = None,
+        extra_of_node: Mapping[int, Mapping[str, str]] | None = None,
+    ) -> None:
+        """Write the configurations. `extra` maps sections to further lines of TOML."""
+        directory.mkdir(parents=True, exist_ok=True)
+        base = free_port_range(nodes * PORTS_PER_NODE)
+        ports = {node: base + (node - 1) * PORTS_PER_NODE for node in range(1, nodes + 1)}
+        initial = [f"{node}@{HOST}:{port + PORTS_PER_NODE // 2}" for node, port in ports.items()]
+        self.nodes: dict[int, Node] = {}
+        for node, port in ports.items():
+            lines = dict(extra or {})
+            for section, text in (extra_of_node or {}).get(node, {}).items():
+                lines[section] = lines.get(section, "") + "\n" + text
+            config = _config(directory, node, port, shards, groups, min(nodes, 3), initial, lines)
+            self.nodes[node] = Node(node, directory, port, config)
+
+    def __iter__(self) -> Iterator[Node]:
+        return iter(self.nodes.values())
+
+    def __getitem__(self, node: int) -> Node:
+        return self.nodes[node]
+
+    @property
+    def endpoints(self) -> str:
+        """All nodes, as `rafter-cli --endpoints` takes them."""
+        return ",".join(node.endpoint for node in self)
+
+    def start(self) -> None:
+        """Start all nodes and wait until each is ready."""
+        for node in self:
+            node.start()
+        for node in self:
+            node.wait_ready()
+
+    def stop(self) -> None:
+        """Kill whatever still runs."""
+        for node in self:
+            node.kill()
+
+    def leader_of(self, group: int) -> int:
+        """Return the node that leads a group, as the running nodes' metrics say."""
+        for node in self:
+            if node.is_running:
+                text = node.http("/metrics")[1]
+                if f'rafter_raft_is_leader{{group="{group}"}} 1.0' in text:
+                    return node.node
+        return 0
+
+
+@contextlib.contextmanager
+def running_cluster(directory: Path, nodes: int = 3, **options: object) -> Iterator[Cluster]:
+    """Run a cluster for the length of a with statement; no process outlives it."""
+    cluster = Cluster(directory, nodes, **options)  # type: ignore[arg-type]  # passed through
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+def _config(
+    directory: Path,
+    node: int,
+    port: int,
+    shards: int,
+    groups: int,
+    replication: int,
+    initial: list[str],
+    extra: Mapping[str, str],
+) -> str:
+    sections = {
+        "node": f'id = {node}\ndata_dir = "{directory / f"n{node}"}"\nshards = {shards}',
+        "client": f'listen = "{HOST}:{port}"',
+        "peer": f'listen = "{HOST}:{port + PORTS_PER_NODE // 2}"',
+        "http": f'listen = "{HOST}:{port + PORTS_PER_NODE - 1}"',
+        "cluster": f"groups = {groups}\nreplication = {replication}\ninitial = {initial}".replace(
+            "'", '"'
+        ),
+    }
+    for section, lines in extra.items():
+        sections[section] = sections.get(section, "") + "\n" + lines
+    return "\n".join(f"[{section}]\n{lines}" for section, lines in sections.items())
+
+
+def _is_alive(pid: int) -> bool:
+    """Whether a process runs; a zombie waiting for its parent does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False

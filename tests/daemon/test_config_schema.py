@@ -1,0 +1,53 @@
+from rafterd.config import Config, load_config
+
+THREE = "1@127.0.0.1:17379,2@127.0.0.1:17479,3@127.0.0.1:17579"
+
+
+def load(**settings: str) -> Config:
+    overrides = {"node.shards": "2"} | {k.replace("__", "."): v for k, v in settings.items()}
+    return load_config(overrides=overrides).config
+
+
+def test_the_cluster_id_is_stable_for_good() -> None:
+    """It is on disk and in the handshake: a change of these figures breaks every cluster."""
+    assert load().cluster_id == 17818683967665171186
+    assert load(cluster__initial=THREE).cluster_id == 4325477151896986296
+
+
+def test_all_nodes_agree_on_the_cluster_id_in_whatever_order_they_list_themselves() -> None:
+    reverse = ",".join(reversed(THREE.split(",")))
+    one = load(cluster__initial=THREE)
+    two = load(cluster__initial=reverse, node__id="2", peer__listen="127.0.0.1:17479")
+    assert one.cluster_id == two.cluster_id
+
+
+def test_the_cluster_id_depends_on_all_that_nodes_must_agree_on() -> None:
+    ids = {
+        load(cluster__initial=THREE).cluster_id,
+        load(cluster__initial=THREE, cluster__name="other").cluster_id,
+        load(cluster__initial=THREE, cluster__groups="9").cluster_id,
+        load(cluster__initial=THREE, cluster__replication="2").cluster_id,
+        load(cluster__initial=THREE.replace("17579", "17679")).cluster_id,
+        load().cluster_id,
+    }
+    assert len(ids) == 6
+
+
+def test_each_shard_has_ports_of_its_own() -> None:
+    config = load()
+    assert [config.client.shard_port(shard) for shard in range(2)] == [7380, 7381]
+    assert [config.peer.shard_port(shard) for shard in range(2)] == [17379, 17380]
+
+
+def test_a_node_alone_is_its_own_cluster() -> None:
+    config = load(peer__listen="127.0.0.1:1234")
+    assert {node: str(address) for node, address in config.nodes.items()} == {1: "127.0.0.1:1234"}
+    assert config.local_groups() == list(range(1, 9))
+    assert config.members(5) == (1,)
+
+
+def test_a_node_knows_the_groups_it_replicates() -> None:
+    four = "1@127.0.0.1:17379,2@127.0.0.1:17479,3@127.0.0.1:17579,4@127.0.0.1:17679"
+    config = load(cluster__initial=four, cluster__replication="2")
+    assert config.local_groups() == [g for g in range(1, 9) if 1 in config.members(g)]
+    assert config.local_groups() == [3, 4, 7, 8]
