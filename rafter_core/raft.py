@@ -270,9 +270,8 @@ class Raft:
         self.role = LEADER
         self.leader = self.node_id
         own = self.tracker.own
-        if own is not None:
-            own.recent_active = True
-            own.mode = REPLICATE
+        own.recent_active = True
+        own.mode = REPLICATE
         self.term_start_index = self.log.last_index + 1
         replication.append_entry(self, b"")
         self.report("became_leader", f"no-op at {self.term_start_index}")

@@ -97,9 +97,7 @@ def _enqueue(raft: Raft, context: bytes) -> int:
     queue = raft.reads
     queue.counter += 1
     queue.pending.append((queue.counter, ReadState(raft.log.committed, context)))
-    own = raft.tracker.own
-    if own is not None:
-        own.read_acknowledged = queue.counter
+    raft.tracker.own.read_acknowledged = queue.counter
     return queue.counter
 
 

@@ -39,16 +39,13 @@ def append_entry(raft: Raft, payload: bytes) -> int:
     """Append one entry in the own term. It counts for this node once `storage_done` says so."""
     index = raft.log.last_index + 1
     raft.log.append(Entry(raft.term, index, NORMAL, payload))
-    own = raft.tracker.own
-    if own is not None:
-        own.next = index + 1
+    raft.tracker.own.next = index + 1
     return index
 
 
 def acknowledge_own(raft: Raft) -> None:
     """Count the own log up to what is durable now: one vote among the voters."""
-    own = raft.tracker.own
-    if own is not None and own.acknowledge(raft.log.stable_index) and maybe_commit(raft):
+    if raft.tracker.own.acknowledge(raft.log.stable_index) and maybe_commit(raft):
         _announce_commit(raft)
 
 

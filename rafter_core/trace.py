@@ -1,7 +1,7 @@
 """What the core tells an observer: notable events, through an injected sink, never by logging.
 
 A sink must not call back into the node and must not raise; it may be slow only at its caller's
-cost. Without a sink no text is ever formatted.
+cost. Without a sink the hot paths format no text.
 """
 
 from __future__ import annotations

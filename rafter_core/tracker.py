@@ -24,7 +24,9 @@ class ProgressTracker:
         self.progress: dict[int, Progress] = {
             node: Progress(node, 1, Inflights(messages_max, bytes_max)) for node in membership.nodes
         }
-        self.own: Progress | None = self.progress.get(node_id)
+        own = self.progress.get(node_id)
+        # A node outside of the configuration knows its own progress too; nobody counts it.
+        self.own = own or Progress(node_id, 1, Inflights(messages_max, bytes_max))
         self.peers = tuple(item for item in self.progress.values() if item.node != node_id)
         self.votes: dict[int, bool] = {}
         self._halves = tuple(
@@ -40,8 +42,7 @@ class ProgressTracker:
         """Start a term: nobody's log is known except the durable part of our own."""
         for item in self.progress.values():
             item.reset(0, last_index + 1)
-        if self.own is not None:
-            self.own.match = stable_index
+        self.own.reset(stable_index, last_index + 1)
 
     def committed_index(self) -> int:
         """Return the highest index that is durable on a quorum."""

@@ -46,7 +46,7 @@ class ClientSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     connections_max: Count = 10_000
     request_timeout_seconds: Seconds = 5.0
     key_bytes_max: Annotated[int, Meta(ge=1, le=16 << 20)] = 64 << 10
-    value_bytes_max: Annotated[int, Meta(ge=1024, le=512 << 20)] = 8 << 20
+    value_bytes_max: Annotated[int, Meta(ge=1024, le=16 << 20)] = 8 << 20
     query_buffer_bytes_max: Annotated[int, Meta(ge=16384, le=1 << 30)] = 32 << 20
     output_buffer_bytes_max: Annotated[int, Meta(ge=16384, le=1 << 30)] = 64 << 20
     pipeline_commands_max: Count = 16_384

@@ -20,6 +20,7 @@ class Outbound:
         "positions",
         "results",
         "route",
+        "sent_seconds",
         "slots",
         "target",
         "ticket",
@@ -44,6 +45,8 @@ class Outbound:
         self.attempt = 0
         self.target: tuple[int, int] | None = None
         """The (node, shard) that the present attempt went to; None while it waits to be sent."""
+        self.sent_seconds = 0.0
+        """When the present attempt was sent."""
         self.may_be_executed = False
         """Whether an attempt ended without a definite "not executed"."""
         self.results: list[Any] = []

@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 BATCHES_OUTSTANDING_MAX = 2
 BATCH_COMMANDS_MAX = 4096
+ATTEMPTS_BY_TIME = 4
+"""How often within its timeout a request is sent for want of an answer."""
 BATCH_BYTES_MAX = 1 << 20
 NO_WRITES = pack_commands([])
 
@@ -197,6 +199,7 @@ class Router:
         if self._post.post(*target, Channel.REQUEST, encode_request(request)):
             outbound.attempt += 1
             outbound.target = target
+            outbound.sent_seconds = self._now_seconds()
             self._counters[Counter.FORWARDED_TOTAL] += len(outbound.slots)
         elif node not in route.members or self._node not in route.members:
             route.next_member += 1
@@ -338,9 +341,20 @@ class Router:
                     self.schedule()
 
     def _follow_leader(self, route: Route) -> None:
-        """Send again what went to a node that leads no longer, then what was never sent."""
+        """Send again what went to a node that leads no longer, or whose answer is overdue.
+
+        An answer comes over another link than its request, the one that the leader's shard dials:
+        it can be lost while the link of the request stays up.
+        """
         leader = self._leader(route)
-        stale = [o for o in route.outstanding if o.target is not None and o.target[0] != leader]
+        own = (self._node, self._shard)
+        overdue_seconds = self._now_seconds() - self._request_timeout_seconds / ATTEMPTS_BY_TIME
+        stale = [
+            o
+            for o in route.outstanding
+            if o.target is not None
+            and (o.target[0] != leader or (o.target != own and o.sent_seconds < overdue_seconds))
+        ]
         if leader and stale:
             for outbound in stale:
                 outbound.may_be_executed = True

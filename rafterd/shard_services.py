@@ -18,6 +18,7 @@ from rafter_transport.handshake import VERSION_MAX, VERSION_MIN, Hello
 from rafter_transport.limits import Limits
 from rafter_transport.payload import PayloadError
 from rafter_transport.registry import Registry
+from rafterd.answers import Answers
 from rafterd.boot import ShardBoot
 from rafterd.client_front import ClientFront
 from rafterd.clock import Clock
@@ -32,7 +33,6 @@ from rafterd.requests import (
     Status,
     decode_reply,
     decode_request,
-    encode_replies,
     not_executed,
 )
 from rafterd.router import Router
@@ -41,7 +41,6 @@ from rafterd.shared import Counter, GroupState, GroupWord
 logger = logging.getLogger(__name__)
 
 CLIENT_BACKLOG = 1024
-NO_REPLY_ROOM = "-ERR The reply is too large to be sent between shards"
 
 
 class ShardServices:
@@ -69,6 +68,7 @@ class ShardServices:
         nodes = {node: (address.host, address.port) for node, address in config.nodes.items()}
         self._registry = Registry(config.node.id, nodes)
         self.exchanger = self._make_exchanger()
+        self._answers = Answers(self.exchanger)
         self._store = self._open_store()
         self.engine = Engine(
             loop=loop,
@@ -118,7 +118,7 @@ class ShardServices:
 
     def _open_store(self) -> SegmentManager:
         storage = self._config.storage
-        directory = Path(self._config.node.data_dir) / "shards" / f"{self._boot.shard:05d}" / "wal"
+        directory = Path(self._config.node.data_dir) / "shards" / f"{self._boot.shard:05d}"
         store = SegmentManager(
             directory,
             segment_bytes=storage.segment_bytes,
@@ -164,7 +164,7 @@ class ShardServices:
 
     def _add_group(self, group: int) -> None:
         words = self._shared.group_words(group)
-        damage = self._store.damaged.get(group)
+        damage = self._store.damage_of(group)
         if damage is not None:
             words[GroupWord.STATE] = GroupState.DAMAGED
             logger.error("group %d is not served: its log is damaged: %s", group, damage)
@@ -348,19 +348,13 @@ class ShardServices:
         if request.origin is None:
             self._router.complete(reply)
             return
-        node, shard = request.origin
-        for item in encode_replies(reply):
-            if self.exchanger.post(node, shard, Channel.REPLY, item):
-                self.engine.schedule()
-            elif self.exchanger.is_up(node, shard):
-                # Over a limit: say so in its place, the other pieces may still go.
-                item[4] = [NO_REPLY_ROOM] * len(item[4])
-                self.exchanger.post(node, shard, Channel.REPLY, item)
-                self.engine.schedule()
+        self._answers.send(*request.origin, reply)
+        self.engine.schedule()
 
     def _on_link_state(self, node: int, shard: int, is_up: bool) -> None:
         if not is_up and node != self._config.node.id:
             self.engine.report_unreachable(node, shard)
+        self._answers.link_changed(node, shard, is_up)
         self._router.link_changed(node, shard, is_up)
         self.engine.schedule()
 

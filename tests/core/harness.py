@@ -274,17 +274,10 @@ class Cluster:
         generator, faults = self.generator, self.faults
         ids = list(self.nodes)
         if generator.random() < faults.crash:
-            node = self.nodes[generator.choice(ids)]
-            if node.is_up:
-                node.crash()
-            else:
-                node.start()
-        if generator.random() < faults.cut:
-            if self.cuts and generator.random() < 0.5:
-                self.cuts.clear()
-            else:
-                self.cuts.add((generator.choice(ids), generator.choice(ids)))
+            self._crash_or_start(ids)
         leaders = [node for node in self.nodes.values() if node.is_up and node.raw.is_leader]
+        if generator.random() < faults.cut:
+            self._cut_or_mend(ids, leaders)
         for node in leaders:
             if generator.random() < faults.transfer:
                 try:
@@ -293,6 +286,34 @@ class Cluster:
                     raise AssertionError("every node is a voter here") from None
             if generator.random() < faults.unreachable:
                 node.raw.report_unreachable(generator.choice(ids))
+
+    def _crash_or_start(self, ids: list[int]) -> None:
+        generator = self.generator
+        if generator.random() < 0.3:
+            # Power loss: only what is durable on each node is left of everything.
+            for node in self.nodes.values():
+                node.crash()
+            for node_id in generator.sample(ids, len(ids) // 2 + 1):
+                self.nodes[node_id].start()
+            return
+        node = self.nodes[generator.choice(ids)]
+        if node.is_up:
+            node.crash()
+        else:
+            node.start()
+
+    def _cut_or_mend(self, ids: list[int], leaders: list[Node]) -> None:
+        generator = self.generator
+        choice = generator.random()
+        if self.cuts and choice < 0.4:
+            self.cuts.clear()
+        elif leaders and choice < 0.8:
+            # A leader that does not know yet that it is one no more.
+            leader = generator.choice(leaders).node_id
+            self.cuts.update((leader, other) for other in ids)
+            self.cuts.update((other, leader) for other in ids)
+        else:
+            self.cuts.add((generator.choice(ids), generator.choice(ids)))
 
     # Ending.
 

@@ -73,8 +73,11 @@ def test_reset_knows_only_the_durable_part_of_the_own_log() -> None:
     assert (item.progress[2].match, item.progress[2].next) == (0, 9)
 
 
-def test_a_node_outside_of_the_configuration_has_no_progress() -> None:
+def test_a_node_outside_of_the_configuration_is_not_counted() -> None:
     item = tracker(2, 3, node_id=1)
-    assert item.own is None
+    item.own.next = 9
+    item.own.acknowledge(8)
+    assert item.committed_index() == 0
+    assert 1 not in item.progress
     assert not item.is_voter(1)
     assert [peer.node for peer in item.peers] == [2, 3]
