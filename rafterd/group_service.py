@@ -22,7 +22,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from rafter_core import NotLeader
+from rafter_core import NotLeader, ReadDropped
 from rafter_kv.batch import Batch, pack_payload
 from rafter_kv.machine import KeyValueMachine
 from rafter_kv.sessions import Status as BatchStatus
@@ -229,7 +229,7 @@ class GroupService:
         self._rounds[number] = requests
         try:
             self._replica.node.read_index(number.to_bytes(8, "little"))
-        except NotLeader:
+        except (NotLeader, ReadDropped):
             self.leadership_lost()
             return
         self._counters[Counter.READ_INDEX_ROUNDS_TOTAL] += 1

@@ -67,6 +67,7 @@ class Route:
         "leader",
         "members",
         "next_member",
+        "others",
         "outstanding",
         "positions",
         "sequence",
@@ -77,9 +78,10 @@ class Route:
         "writes",
     )
 
-    def __init__(self, group: int, members: tuple[int, ...], session: int) -> None:
+    def __init__(self, group: int, members: tuple[int, ...], own_node: int, session: int) -> None:
         self.group = group
         self.members = members
+        self.others = tuple(node for node in members if node != own_node)
         self.commands: list[list[bytes]] = []
         self.slots: list[ReplySlot | Gather] = []
         self.positions: list[int] = []

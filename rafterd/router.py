@@ -26,7 +26,7 @@ from rafterd.group_service import GroupService
 from rafterd.outbound import Outbound, Route, poison_reads
 from rafterd.placement import shard_of_group
 from rafterd.requests import Reply, Request, Status, encode_request
-from rafterd.shared import Counter, SharedState
+from rafterd.shared import Counter, GroupState, GroupWord, SharedState
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +38,10 @@ BATCH_BYTES_MAX = 1 << 20
 NO_WRITES = pack_commands([])
 
 NO_LEADER = "-CLUSTERDOWN No Raft leader for this key's group; nothing was executed"
+DAMAGED = (
+    "-CLUSTERDOWN This key's group is not served: its log on this node is damaged, see the "
+    "server's own log; nothing was executed"
+)
 UNKNOWN_OUTCOME = (
     "-TIMEOUT The outcome is unknown: the command may have been executed, or may be later"
 )
@@ -76,7 +80,7 @@ class Router:
         self._now_seconds = now_seconds
         self.schedule = schedule
         self._routes = {
-            group: Route(group, members, new_session()) for group, members in routes.items()
+            group: Route(group, members, node, new_session()) for group, members in routes.items()
         }
         self._dirty: list[Route] = []
         self._tickets: dict[int, Outbound] = {}
@@ -172,10 +176,15 @@ class Router:
         leader, term = self._shared.route(route.group)
         route.learn(leader, term)
         leader = route.leader_or_zero()
-        if not leader and self._node not in route.members:
-            # No replica here hears of elections: ask the members in turn, they know or soon will.
-            return route.members[route.next_member % len(route.members)]
+        if not leader and route.others and not self._hears_of_elections(route):
+            # Ask the members in turn, they know or soon will.
+            return route.others[route.next_member % len(route.others)]
         return leader
+
+    def _hears_of_elections(self, route: Route) -> bool:
+        """Whether this node has a replica of the group, not counting a damaged one."""
+        state = self._shared.get_group(route.group, GroupWord.STATE)
+        return self._node in route.members and state != GroupState.DAMAGED
 
     def _send(self, outbound: Outbound) -> None:
         """Send one attempt; without a leader or a link the batch waits for the next tick."""
@@ -201,7 +210,7 @@ class Router:
             outbound.target = target
             outbound.sent_seconds = self._now_seconds()
             self._counters[Counter.FORWARDED_TOTAL] += len(outbound.slots)
-        elif node not in route.members or self._node not in route.members:
+        else:
             route.next_member += 1
 
     # Answers ----------------------------------------------------------------------------------
@@ -325,7 +334,7 @@ class Router:
                 self._send_again(route)
 
     def tick(self) -> None:
-        """Retry what waits for a leader, and answer what has waited too long."""
+        """Retry what waits for a leader, and answer what cannot be, or has waited too long."""
         now_seconds = self._now_seconds()
         for route in self._routes.values():
             if route.outstanding:
@@ -334,7 +343,9 @@ class Router:
                     self._time_out(route)
             if route.commands:
                 if now_seconds - route.waiting_since_seconds > self._request_timeout_seconds:
-                    self._fail_waiting(route)
+                    self._fail_waiting(route, NO_LEADER)
+                elif self._is_beyond_repair(route):
+                    self._fail_waiting(route, DAMAGED)
                 elif not route.is_dirty:
                     route.is_dirty = True
                     self._dirty.append(route)
@@ -373,12 +384,17 @@ class Router:
             self._fail(outbound, error)
         self._start_session(route)
 
-    def _fail_waiting(self, route: Route) -> None:
+    def _is_beyond_repair(self, route: Route) -> bool:
+        """Whether the only replica of a group is this node's, and its log is damaged."""
+        state = self._shared.get_group(route.group, GroupWord.STATE)
+        return state == GroupState.DAMAGED and not route.others
+
+    def _fail_waiting(self, route: Route, error: str) -> None:
         """Answer the commands of a group that never found a leader."""
         _, slots, positions, _ = route.take(len(route.commands))
         self._counters[Counter.TIMEOUTS_TOTAL] += len(slots)
         for slot, position in zip(slots, positions, strict=True):
-            slot.replies[position] = NO_LEADER
+            slot.replies[position] = error
             slot.waiting -= 1
             if not slot.waiting:
                 slot.complete()

@@ -107,6 +107,14 @@ class Node:
             raise AssertionError(f"node {self.node} ended:\n{self.log_tail()}")
         return self.http("/readyz")[0] == 200
 
+    def accepts_clients(self) -> bool:
+        """Whether somebody listens on the client port."""
+        try:
+            socket.create_connection((HOST, self.client_port), timeout=1).close()
+        except OSError:
+            return False
+        return True
+
     def http(self, path: str) -> tuple[int, str]:
         """GET from the supervisor; (0, reason) if it does not answer."""
         url = f"http://{HOST}:{self.http_port}{path}"
@@ -167,6 +175,7 @@ class Cluster:
         *,
         shards: int = 1,
         groups: int = 3,
+        shards_of_node: Mapping[int, int] | None = None,
         extra: Mapping[str, str] | None = None,
         extra_of_node: Mapping[int, Mapping[str, str]] | None = None,
     ) -> None:
@@ -180,7 +189,8 @@ class Cluster:
             lines = dict(extra or {})
             for section, text in (extra_of_node or {}).get(node, {}).items():
                 lines[section] = lines.get(section, "") + "\n" + text
-            config = _config(directory, node, port, shards, groups, min(nodes, 3), initial, lines)
+            count = (shards_of_node or {}).get(node, shards)
+            config = _config(directory, node, port, count, groups, min(nodes, 3), initial, lines)
             self.nodes[node] = Node(node, directory, port, config)
 
     def __iter__(self) -> Iterator[Node]:

@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -106,9 +107,8 @@ def test_eight_clients_lose_nothing_while_nodes_are_killed_for_a_minute(tmp_path
             deadline = time.monotonic() + CHURN_SECONDS
             kills = 0
             while time.monotonic() < deadline:
-                count = workload.acknowledged_count
                 wait_for(
-                    lambda count=count: workload.acknowledged_count > count + 50,
+                    partial(workload.has_more_than, workload.acknowledged_count + 50),
                     f"writes go on after kill {kills}: {workload.errors()}",
                 )
                 # Mostly one node; now and then a majority, or all of them at once.

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Sequence
+from typing import Self
 
 import redis
 from redis.backoff import NoBackoff
@@ -96,7 +97,7 @@ class Workload:
     def __init__(self, ports: Sequence[int], writers: int = 8, pipeline: int = 1) -> None:
         self.writers = [Writer(number, ports, pipeline) for number in range(writers)]
 
-    def __enter__(self) -> "Workload":
+    def __enter__(self) -> Self:
         for writer in self.writers:
             writer.start()
         return self
@@ -109,6 +110,10 @@ class Workload:
     def acknowledged_count(self) -> int:
         """How many writes were acknowledged so far."""
         return sum(len(writer.acknowledged) for writer in self.writers)
+
+    def has_more_than(self, count: int) -> bool:
+        """Whether more than `count` writes were acknowledged by now."""
+        return self.acknowledged_count > count
 
     def acknowledged(self) -> dict[str, str]:
         """Return every acknowledged key and value; call it once the writers have ended."""
