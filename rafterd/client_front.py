@@ -114,7 +114,8 @@ class ClientFront:
             "Clients": {"connected_clients": shared.total(Counter.CLIENTS)},
             "Memory": {"used_memory": memory_bytes, "used_memory_rss": memory_bytes},
             "Stats": {
-                name: shared.total(counter) - self._baseline[counter]
+                # A shard that was restarted counts from zero again: never show less than that.
+                name: max(0, shared.total(counter) - self._baseline[counter])
                 for counter, name in _NODE_COUNTERS
             },
             "Raft": {

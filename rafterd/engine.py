@@ -133,7 +133,8 @@ class Engine:
         for replica in self.replicas.values():
             node = replica.node
             node.tick()
-            if node.has_ready():
+            # A leader that lost its quorum steps down without a Ready; those who wait must hear.
+            if node.has_ready() or replica.has_lost_leadership:
                 self.mark(replica)
 
     def report_unreachable(self, node: int, shard: int) -> None:
@@ -169,6 +170,7 @@ class Engine:
         replica.advance()
         node = replica.node
         if not node.has_ready():
+            replica.publish_route()
             return
         ready = replica.take_ready()
         if ready.messages:

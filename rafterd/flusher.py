@@ -38,12 +38,17 @@ OnDone = Callable[[Job, Exception | None], None]
 
 
 class InlineFlusher:
-    """Runs each job inside `submit` and announces it in the next turn of the loop."""
+    """Runs each job on the loop, in the turn after `submit`, and announces it there.
+
+    Not inside `submit`: what the same turn sends, a leader's appends above all, would leave only
+    after the sync. The loop hands buffered writes to the sockets between two turns.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, on_done: OnDone) -> None:
         self._loop = loop
         self._on_done = on_done
         self._busy = False
+        self._job: Job | None = None
 
     @property
     def is_busy(self) -> bool:
@@ -51,17 +56,25 @@ class InlineFlusher:
         return self._busy
 
     def submit(self, job: Job) -> None:
-        """Run `job` now; its end is announced in the next turn of the loop."""
+        """Run `job` in the next turn of the loop."""
+        if self._busy:
+            raise RuntimeError("the flusher runs one job at a time")
         self._busy = True
-        error = _run(job)
-        self._loop.call_soon(self._announce, job, error)
+        self._job = job
+        self._loop.call_soon(self._work)
 
-    def _announce(self, job: Job, error: Exception | None) -> None:
-        self._busy = False
-        self._on_done(job, error)
+    def _work(self) -> None:
+        job, self._job = self._job, None
+        if job is not None:
+            error = _run(job)
+            self._busy = False
+            self._on_done(job, error)
 
     def close(self) -> None:
-        """Nothing runs outside `submit`."""
+        """Run the job that was submitted last, if it did not run yet."""
+        job, self._job = self._job, None
+        if job is not None:
+            _run(job)
 
 
 class ThreadFlusher:

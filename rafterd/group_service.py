@@ -8,7 +8,9 @@ batch of reads alone never enters the log:
   right after it when the same router has a write in it. The entry was not sent when the reads
   arrived, so its commit proves that this replica still led the group after that: no other round
   is needed.
-- otherwise one ReadIndex round serves all reads that have gathered (thesis 6.4).
+- otherwise one ReadIndex round serves all reads that have gathered (thesis 6.4). It asks for the
+  commit index of now; a read behind a write of its own router that is still in flight waits for
+  that entry, too.
 
 An entry that was *already sent* when a read arrived proves nothing: its acknowledgements may have
 been under way before a newer leader took over and acknowledged a write that this replica has never
@@ -20,7 +22,7 @@ next, larger entry.
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from rafter_core import NotLeader, ReadDropped
 from rafter_kv.batch import Batch, pack_payload
@@ -36,6 +38,7 @@ READ_ROUNDS_IN_FLIGHT_MAX = 2
 ENTRY_BYTES_MAX = 1 << 20
 
 Answer = Callable[[Request, Reply], None]
+Origin = tuple[int, int] | None
 
 _STATUS_OF_OUTCOME = {
     BatchStatus.RUN: Status.DONE,
@@ -49,7 +52,7 @@ _STATUS_OF_OUTCOME = {
 class _Entry:
     """One proposed entry and the requests that wait for it (the engine's `Proposal`)."""
 
-    __slots__ = ("after", "batches", "before", "rounds", "service", "writes")
+    __slots__ = ("after", "batches", "before", "is_open", "rounds", "service", "writers", "writes")
 
     def __init__(
         self,
@@ -58,12 +61,15 @@ class _Entry:
         before: list[Request],
         writes: list[Request],
         after: list[Request],
+        writers: set[Origin],
     ) -> None:
         self.service = service
         self.rounds = rounds
         self.before = before
         self.writes = writes
         self.after = after
+        self.writers = writers
+        self.is_open = True
         self.batches: list[Batch] = [request.batch for request in writes]
 
     @property
@@ -78,6 +84,7 @@ class _Entry:
 
     def applied(self, result: Any) -> None:  # noqa: ANN401 - the state machine's own type
         service = self.service
+        self._end()
         for request, outcome in zip(self.writes, result, strict=True):
             service.answer(request, _STATUS_OF_OUTCOME[outcome.status], outcome.results)
         if self.after:
@@ -85,12 +92,24 @@ class _Entry:
 
     def lost(self) -> None:
         service = self.service
+        self._end()
         for request in self.before:
             service.answer(request, Status.NOT_LEADER)
         for request in self.writes:
             service.answer(request, Status.LOST)
         for request in self.after:
             service.answer(request, Status.NOT_LEADER)
+
+    def _end(self) -> None:
+        self.is_open = False
+        self.service.in_flight.remove(self)
+
+
+class _Round(NamedTuple):
+    """One ReadIndex round: its reads, and the entries that were in flight when it started."""
+
+    requests: list[Request]
+    entries: tuple[_Entry, ...]
 
 
 class GroupService:
@@ -107,6 +126,7 @@ class GroupService:
         "_replica",
         "_round_number",
         "_rounds",
+        "in_flight",
     )
 
     def __init__(
@@ -126,8 +146,9 @@ class GroupService:
         self._answer = answer
         self._queue: deque[Request] = deque()
         self._queued_writes = 0
-        self._rounds: dict[int, list[Request]] = {}
+        self._rounds: dict[int, _Round] = {}
         self._round_number = 0
+        self.in_flight: deque[_Entry] = deque()
 
     # Input ------------------------------------------------------------------------------------
 
@@ -151,7 +172,7 @@ class GroupService:
             return
         deadline_ms = self._machine.next_deadline_ms
         if deadline_ms is not None and deadline_ms <= self._now_ms():
-            self._propose([], [], [])
+            self._propose([], [], [], set())
 
     # The replica's listener -------------------------------------------------------------------
 
@@ -175,7 +196,7 @@ class GroupService:
 
     def leadership_lost(self) -> None:
         """Turn away everything that waits; nothing of it was proposed."""
-        waiting = [request for requests in self._rounds.values() for request in requests]
+        waiting = [request for round_ in self._rounds.values() for request in round_.requests]
         waiting.extend(self._queue)
         self._rounds.clear()
         self._queue.clear()
@@ -190,32 +211,48 @@ class GroupService:
         before: list[Request] = []
         writes: list[Request] = []
         after: list[Request] = []
-        writers: set[tuple[int, int] | None] = set()
+        writers: set[Origin] = set()
+        readers_after: set[Origin] = set()
         size_bytes = 0
         queue = self._queue
         while queue:
             request = queue[0]
             if request.is_read:
-                (after if request.origin in writers else before).append(request)
+                if request.origin in writers:
+                    after.append(request)
+                    readers_after.add(request.origin)
+                else:
+                    before.append(request)
             else:
                 size_bytes += request.size_bytes
                 if writes and size_bytes > ENTRY_BYTES_MAX:
                     break
+                if request.origin in readers_after:
+                    break  # that read must not see this write
                 writes.append(request)
                 writers.add(request.origin)
             queue.popleft()
         self._queued_writes -= len(writes)
-        if self._propose(before, writes, after):
+        if self._propose(before, writes, after, writers):
             return True
         for request in (*before, *writes, *after):
             self.answer(request, Status.NOT_LEADER)
         return False
 
-    def _propose(self, before: list[Request], writes: list[Request], after: list[Request]) -> bool:
-        entry = _Entry(self, tuple(self._rounds), before, writes, after)
+    def _propose(
+        self,
+        before: list[Request],
+        writes: list[Request],
+        after: list[Request],
+        writers: set[Origin],
+    ) -> bool:
+        entry = _Entry(self, tuple(self._rounds), before, writes, after, writers)
         payload = pack_payload(self._now_ms(), entry.batches)
         self._mark(self._replica)
-        return self._replica.propose(payload, entry)
+        if not self._replica.propose(payload, entry):
+            return False
+        self.in_flight.append(entry)
+        return True
 
     # Reads ------------------------------------------------------------------------------------
 
@@ -226,20 +263,28 @@ class GroupService:
         self._queue.clear()
         self._round_number += 1
         number = self._round_number
-        self._rounds[number] = requests
         try:
             self._replica.node.read_index(number.to_bytes(8, "little"))
         except (NotLeader, ReadDropped):
-            self.leadership_lost()
+            for request in requests:
+                self.answer(request, Status.NOT_LEADER)
             return
+        self._rounds[number] = _Round(requests, tuple(self.in_flight))
         self._counters[Counter.READ_INDEX_ROUNDS_TOTAL] += 1
 
     def finish_round(self, number: int) -> None:
         """Answer the reads of a round, unless an entry's commit has answered them before."""
-        requests = self._rounds.pop(number, None)
-        if requests is not None:
-            self.read(requests)
-            self._mark(self._replica)
+        round_ = self._rounds.pop(number, None)
+        if round_ is None:
+            return
+        self._mark(self._replica)
+        requests = round_.requests
+        for entry in reversed(round_.entries):
+            if entry.is_open and entry.writers:
+                # Proved new enough, but behind a write of their own router.
+                entry.after += [r for r in requests if r.origin in entry.writers]
+                requests = [r for r in requests if r.origin not in entry.writers]
+        self.read(requests)
 
     def read(self, requests: list[Request]) -> None:
         """Evaluate reads in the present state; the caller has proved that it is new enough."""

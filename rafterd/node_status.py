@@ -84,6 +84,8 @@ class StatusGatherer:
         self._schedule = schedule
         self._gatherings: dict[int, _Gathering] = {}
         self._number = 0
+        # Questions of shards that no link leads to yet; the first answer makes it be dialled.
+        self._unanswered: dict[tuple[int, int], set[int]] = {}
 
     def request(self, slot: ReplySlot, position: int) -> None:
         """Fill `slot.replies[position]` once all nodes answered, or after WAIT_SECONDS."""
@@ -115,11 +117,24 @@ class StatusGatherer:
                 raise PayloadError("an admin item is an array of name, number and arguments")
             name, number = item[0], item[1]
             if name == _ASK:
-                answer = local_status(self._config, self._shared)
-                self._post.post(node, shard, Channel.ADMIN, [_ANSWER, number, *answer])
-                self._schedule()
+                self._answer(node, shard, number)
             elif name == _ANSWER:
                 self._answered(node, number, item[2:])
+
+    def link_changed(self, node: int, shard: int, is_up: bool) -> None:
+        """Answer the questions that waited for a link; forget them if one broke."""
+        for number in sorted(self._unanswered.pop((node, shard), ())):
+            if is_up:
+                self._answer(node, shard, number)
+
+    def _answer(self, node: int, shard: int, number: int) -> None:
+        answer = local_status(self._config, self._shared)
+        if self._post.post(node, shard, Channel.ADMIN, [_ANSWER, number, *answer]):
+            self._schedule()
+            return
+        unanswered = self._unanswered.setdefault((node, shard), set())
+        if len(unanswered) < GATHERING_MAX:
+            unanswered.add(number)
 
     def _answered(self, node: int, number: int, answer: list[Any]) -> None:
         if not _is_well_formed(answer):

@@ -15,7 +15,6 @@ class Outbound:
         "batch",
         "deadline_seconds",
         "is_read",
-        "may_be_executed",
         "poisoned",
         "positions",
         "results",
@@ -23,7 +22,9 @@ class Outbound:
         "sent_seconds",
         "slots",
         "target",
+        "term",
         "ticket",
+        "unresolved",
     )
 
     def __init__(
@@ -47,8 +48,11 @@ class Outbound:
         """The (node, shard) that the present attempt went to; None while it waits to be sent."""
         self.sent_seconds = 0.0
         """When the present attempt was sent."""
-        self.may_be_executed = False
-        """Whether an attempt ended without a definite "not executed"."""
+        self.term = 0
+        """The term in which the node of the present attempt was thought to lead."""
+        self.unresolved = 0
+        """Attempts without a definite "not executed": while there is one, the batch may have been
+        executed, or may be later."""
         self.results: list[Any] = []
         """Pieces of a large reply that have come so far."""
         self.poisoned: set[int] = set()
@@ -64,6 +68,7 @@ class Route:
         "commands",
         "group",
         "is_dirty",
+        "is_held",
         "leader",
         "members",
         "next_member",
@@ -91,6 +96,8 @@ class Route:
         self.session = session
         self.sequence = 0
         self.is_dirty = False
+        self.is_held = False
+        """Whether sending waits for the next tick, or for news of another leader."""
         self.leader = 0
         self.term = 0
         self.avoid_node = 0
@@ -99,17 +106,26 @@ class Route:
 
     def learn(self, leader: int, term: int) -> None:
         """Take in who leads, unless something newer is known."""
-        if leader and term >= self.term:
+        if leader and term >= self.term and (leader != self.leader or term != self.term):
             self.leader = leader
             self.term = term
+            self.is_held = False
 
-    def avoid(self, node: int, term: int) -> None:
-        """Remember that `node` said it does not lead (any more) in `term`."""
-        self.avoid_node = node
-        self.avoid_term = term
+    def deny(self, node: int, term: int) -> None:
+        """Remember that `node`, which was thought to lead in `term`, said that it does not.
+
+        It may still win a later term: the one it named itself when it refused, for example.
+        """
+        if node == self.leader and self.term <= term:
+            self.avoid_node = node
+            self.avoid_term = self.term
+
+    def forget_leader(self) -> None:
+        """Let go of a leader that cannot be reached, where nobody here hears of the next one."""
+        self.leader = 0
 
     def leader_or_zero(self) -> int:
-        """Return the leader to send to, or 0 while none is known."""
+        """Return the leader, or 0 while none is known that has not denied it."""
         if self.leader == self.avoid_node and self.term <= self.avoid_term:
             return 0
         return self.leader
@@ -145,14 +161,16 @@ class Route:
 def poison_reads(outstanding: deque[Outbound]) -> None:
     """Mark the reads that a repetition could evaluate after a later write of their own connection.
 
-    A repeated batch may turn out to be executed already, and so may the batches behind it: its
-    reads would then see writes that the same connection sent after them. Such a read, pipelined
-    before a write and caught by a change of leader, is answered with an error instead of a wrong
-    value. Only batches that have been sent can have been executed.
+    A batch that is sent again may turn out to be executed already, and so may the batches behind
+    it: its reads would then see writes that the same connection sent after them. Such a read,
+    pipelined before a write and caught by a change of leader, is answered with an error instead of
+    a wrong value. Batches that were never sent, or turned away each time, cannot have been
+    executed.
     """
     later_writers: set[int] = set()
     for outbound in reversed(outstanding):
-        if not outbound.attempt:
+        if not outbound.unresolved:
+            _poison(outbound, later_writers)
             continue
         writes = outbound.batch.write_positions
         is_write = set(range(len(outbound.slots))) if writes is None else set(writes)
@@ -161,4 +179,26 @@ def poison_reads(outstanding: deque[Outbound]) -> None:
             if index in is_write:
                 later_writers.add(connection)
             elif connection in later_writers:
+                outbound.poisoned.add(index)
+
+
+def poison_overtaken(outstanding: deque[Outbound], finished: Outbound) -> None:
+    """Mark the reads of batches before `finished` whose connections have got replies from it.
+
+    Answers come in order unless one is lost. What is left behind will be sent again some day, and
+    its reads would then be evaluated after commands that the same connection sent after them.
+    """
+    connections = {id(slot.connection) for slot in finished.slots}
+    for outbound in outstanding:
+        if outbound is finished:
+            return
+        _poison(outbound, connections)
+
+
+def _poison(outbound: Outbound, connections: set[int]) -> None:
+    """Mark the reads of these connections."""
+    if connections and outbound.batch.write_positions is not None:
+        writes = set(outbound.batch.write_positions)
+        for index, slot in enumerate(outbound.slots):
+            if index not in writes and id(slot.connection) in connections:
                 outbound.poisoned.add(index)

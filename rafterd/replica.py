@@ -94,6 +94,12 @@ class Replica:
         return self.node.is_leader
 
     @property
+    def has_lost_leadership(self) -> bool:
+        """Whether it led when `advance` last looked, and does not lead that term any more."""
+        node = self.node
+        return self._leader_term != 0 and not (node.is_leader and node.term == self._leader_term)
+
+    @property
     def proposals_count(self) -> int:
         """Entries proposed here and not applied yet."""
         return len(self._proposals)
@@ -115,7 +121,7 @@ class Replica:
     def advance(self) -> None:
         """Notice a change of leadership, then let the service propose."""
         node = self.node
-        if self._leader_term and not (node.is_leader and node.term == self._leader_term):
+        if self.has_lost_leadership:
             self._lose_leadership()
         if node.is_leader:
             self._leader_term = node.term
@@ -184,7 +190,7 @@ class Replica:
                 self.listener.read_confirmed(context)
 
     def publish(self) -> None:
-        """Store the group's words; `on_route(group, leader, term)` hears of a new route."""
+        """Store the group's words after a Ready; see `publish_route` for its route."""
         node = self.node
         words = self._words
         words[GroupWord.TERM] = node.term
@@ -192,7 +198,11 @@ class Replica:
         words[GroupWord.APPLIED] = node.applied
         words[GroupWord.LAST_INDEX] = node.last_index
         words[GroupWord.STATE] = GroupState.SERVING
-        route = (node.leader, node.term)
+        self.publish_route()
+
+    def publish_route(self) -> None:
+        """Tell `on_route` if the leader or the term changed: also without a Ready."""
+        route = (self.node.leader, self.node.term)
         if route != self._route:
             self._route = route
             self.on_route(self.group, *route)

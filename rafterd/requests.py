@@ -132,18 +132,22 @@ def _split_results(results: list[Any]) -> list[list[Any]]:
     pieces: list[list[Any]] = [[]]
     size_bytes = 0
     for result in results:
-        if type(result) is bytes:
-            result_bytes = len(result)
-        elif type(result) is list:
-            result_bytes = sum(len(part) for part in result if type(part) is bytes)
-        else:
-            result_bytes = 8
+        result_bytes = len(result) if type(result) is bytes else _size(result)
         size_bytes += result_bytes
         if size_bytes > RESULTS_BYTES_PER_ITEM and pieces[-1]:
             pieces.append([])
             size_bytes = result_bytes
         pieces[-1].append(result)
     return pieces
+
+
+def _size(result: Any) -> int:  # noqa: ANN401 - any result value
+    """Estimate what a result weighs on the wire."""
+    if type(result) is bytes or type(result) is str:
+        return len(result)
+    if type(result) is list:
+        return 8 + sum(map(_size, result))
+    return 8
 
 
 def decode_reply(item: Any) -> Reply:  # noqa: ANN401 - from the wire

@@ -11,11 +11,21 @@ executes each sequence once and in order, so the client sees latency, not an err
 deadline passes is answered `-CLUSTERDOWN` if no attempt can have been executed, `-TIMEOUT`
 otherwise, and the router starts a new session for the group, since the old one may have a gap for
 ever.
+
+Order. The batches of a group go to one place at a time, in order: a later one never leaves before
+an earlier one, nor for another leader. When an earlier one was turned away, all are sent again, and
+what still comes for the attempts before counts only where sessions keep the order: for batches
+without reads.
+
+Answers are taken in at once, but nothing is sent from there: repetition waits for the next round,
+or for the next tick while it is not known whom to send to. So no exchange of refusals runs faster
+than the ticks.
 """
 
 import logging
 import os
 from collections.abc import Callable
+from itertools import chain, takewhile
 from typing import Any
 
 from rafter_kv.batch import Batch, pack_commands
@@ -23,7 +33,7 @@ from rafter_kv.reply_slot import Gather, ReplySlot
 from rafter_transport.exchanger import Channel
 from rafterd.engine import Post, ShardCounts
 from rafterd.group_service import GroupService
-from rafterd.outbound import Outbound, Route, poison_reads
+from rafterd.outbound import Outbound, Route, poison_overtaken, poison_reads
 from rafterd.placement import shard_of_group
 from rafterd.requests import Reply, Request, Status, encode_request
 from rafterd.shared import Counter, GroupState, GroupWord, SharedState
@@ -105,9 +115,7 @@ class Router:
         route.positions.append(position)
         route.writes.append(is_write)
         if not route.is_dirty:
-            route.is_dirty = True
-            self._dirty.append(route)
-            self.schedule()
+            self._mark(route)
 
     @property
     def is_idle(self) -> bool:
@@ -122,14 +130,24 @@ class Router:
         self._dirty = []
         for route in dirty:
             route.is_dirty = False
+            if route.outstanding:
+                self._follow_leader(route)
             while (
                 route.commands
                 and len(route.outstanding) < BATCHES_OUTSTANDING_MAX
                 and self._leader(route)
             ):
-                self._send(self._form(route))
+                self._form(route)
+                self._send_waiting(route)
 
-    def _form(self, route: Route) -> Outbound:
+    def _mark(self, route: Route) -> None:
+        """Look at a group that is not marked yet in the coming round."""
+        route.is_dirty = True
+        self._dirty.append(route)
+        self.schedule()
+
+    def _form(self, route: Route) -> None:
+        """Make one batch of the oldest commands."""
         count = len(route.commands)
         if count > BATCH_COMMANDS_MAX:
             count = BATCH_COMMANDS_MAX
@@ -141,13 +159,16 @@ class Router:
             if write_count == count:
                 positions = None
                 blob = pack_commands(commands)
-            elif write_count == 0:
-                positions = []
-                blob = NO_WRITES
+                size_bytes = len(blob)
             else:
-                positions = [index for index, is_write in enumerate(flags) if is_write]
-                blob = pack_commands([commands[index] for index in positions])
-            if len(blob) <= BATCH_BYTES_MAX or count == 1:
+                if write_count == 0:
+                    positions = []
+                    blob = NO_WRITES
+                else:
+                    positions = [index for index, is_write in enumerate(flags) if is_write]
+                    blob = pack_commands([commands[index] for index in positions])
+                size_bytes = sum(map(len, chain.from_iterable(commands)))
+            if size_bytes <= BATCH_BYTES_MAX or count == 1:
                 break
             count = (count + 1) // 2
         acknowledged_below = route.acknowledged_below()
@@ -160,7 +181,7 @@ class Router:
             route.group, route.session, sequence, acknowledged_below, taken, positions, blob
         )
         self._ticket += 1
-        deadline_seconds = self._now_seconds() + self._request_timeout_seconds
+        deadline_seconds = route.waiting_since_seconds + self._request_timeout_seconds
         outbound = Outbound(route, self._ticket, batch, slots, reply_positions, deadline_seconds)
         self._tickets[outbound.ticket] = outbound
         route.outstanding.append(outbound)
@@ -169,7 +190,6 @@ class Router:
         counters = self._counters
         counters[Counter.WRITES_TOTAL] += write_count
         counters[Counter.READS_TOTAL] += count - write_count
-        return outbound
 
     def _leader(self, route: Route) -> int:
         """Return the node to send to, or 0 while no leader is known."""
@@ -182,13 +202,50 @@ class Router:
         return leader
 
     def _hears_of_elections(self, route: Route) -> bool:
-        """Whether this node has a replica of the group, not counting a damaged one."""
+        """Whether a replica of the group runs on this node; one that is damaged does not."""
         state = self._shared.get_group(route.group, GroupWord.STATE)
-        return self._node in route.members and state != GroupState.DAMAGED
+        return self._node in route.members and state == GroupState.SERVING
+
+    def _follow_leader(self, route: Route) -> None:
+        """Send what waits to be sent; first take back what went to a node that leads no longer."""
+        leader = self._leader(route)
+        target = route.outstanding[0].target
+        if leader and target is not None and target[0] != leader:
+            self._take_back(route)
+        self._send_waiting(route)
+
+    def _is_overdue(self, outbound: Outbound, now_seconds: float) -> bool:
+        """Whether an answer over a link should have come by now.
+
+        It comes over another link than its request, the one that the leader's shard dials: it can
+        be lost while the link of the request stays up.
+        """
+        return (
+            outbound.target not in (None, (self._node, self._shard))
+            and outbound.sent_seconds + self._request_timeout_seconds / ATTEMPTS_BY_TIME
+            < now_seconds
+        )
+
+    def _take_back(self, route: Route) -> None:
+        """Let every outstanding batch of a group wait to be sent again."""
+        for outbound in route.outstanding:
+            outbound.target = None
+
+    def _send_waiting(self, route: Route) -> None:
+        """Send the batches that wait to be sent, in order, up to the first that cannot go."""
+        if route.is_held:
+            return
+        first = route.outstanding[0] if route.outstanding else None
+        if first is not None and first.target is None and first.attempt:
+            poison_reads(route.outstanding)
+        for outbound in list(route.outstanding):
+            if outbound.target is None:
+                self._send(outbound)
+                if outbound.target is None:
+                    return
 
     def _send(self, outbound: Outbound) -> None:
-        """Send one attempt; without a leader or a link the batch waits for the next tick."""
-        outbound.target = None
+        """Send one attempt; without a leader or a link the batch goes on waiting."""
         outbound.results = []
         route = outbound.route
         node = self._leader(route)
@@ -196,21 +253,35 @@ class Router:
             return
         shards = self._shared.shards if node == self._node else self._shard_counts.shard_count(node)
         if shards is None:
+            self._not_reached(route, node)
             return
         target = (node, shard_of_group(route.group, shards))
-        if target == (self._node, self._shard):
-            outbound.attempt += 1
-            outbound.target = target
-            request = Request(outbound.batch, outbound.ticket, outbound.attempt, None)
-            self._services[route.group].submit(request)
-            return
         request = Request(outbound.batch, outbound.ticket, outbound.attempt + 1, None)
-        if self._post.post(*target, Channel.REQUEST, encode_request(request)):
-            outbound.attempt += 1
-            outbound.target = target
-            outbound.sent_seconds = self._now_seconds()
+        if target == (self._node, self._shard):
+            service = self._services.get(route.group)
+            if service is None:  # what leads here according to others ended with this process
+                route.deny(node, route.term)
+                return
+            self._count_attempt(outbound, target)
+            service.submit(request)
+        elif self._post.post(*target, Channel.REQUEST, encode_request(request)):
+            self._count_attempt(outbound, target)
             self._counters[Counter.FORWARDED_TOTAL] += len(outbound.slots)
         else:
+            self._not_reached(route, node)
+
+    def _count_attempt(self, outbound: Outbound, target: tuple[int, int]) -> None:
+        outbound.attempt += 1
+        outbound.unresolved += 1
+        outbound.target = target
+        outbound.term = outbound.route.term
+        outbound.sent_seconds = self._now_seconds()
+
+    def _not_reached(self, route: Route, node: int) -> None:
+        """Try another member the next time, if nobody here tells when there is a new leader."""
+        if not self._hears_of_elections(route):
+            if node == route.leader:
+                route.forget_leader()
             route.next_member += 1
 
     # Answers ----------------------------------------------------------------------------------
@@ -222,24 +293,41 @@ class Router:
             return
         route = outbound.route
         status = reply.status
+        target = outbound.target if reply.attempt == outbound.attempt else None
         if status is Status.DONE or status is Status.DUPLICATE:
-            self._take_results(outbound, reply)
+            if target is not None or (
+                # An earlier attempt. Sessions keep writes in order; reads, nobody would.
+                outbound.batch.write_positions is None and not reply.start and reply.is_last
+            ):
+                self._take_results(outbound, reply)
             return
         route.learn(reply.leader, reply.term)
-        if status is Status.LOST:
-            outbound.may_be_executed = True
-        if reply.attempt != outbound.attempt or outbound.target is None:
+        if status is not Status.LOST:
+            outbound.unresolved -= 1
+        if target is None:
             return  # an earlier attempt; the present one will be answered too
-        if status is Status.REFUSED:
-            self._fail(outbound, TOO_MANY_SESSIONS)
-            self._start_session(route)
-        elif status is Status.EXPIRED:
-            self._session_expired(outbound)
+        if status is Status.REFUSED or status is Status.EXPIRED:
+            self._leave_session(outbound, status)
+        elif status is Status.GAP:
+            if any(not o.is_read for o in _before(route, outbound)):
+                self._take_back(route)
+            else:
+                self._leave_session(outbound, status)
         else:
-            if status is not Status.GAP:
-                route.avoid(outbound.target[0], reply.term)
-                route.next_member += 1
-            self._send_again(route)
+            self._turned_away(outbound, target[0], reply)
+        if route.outstanding and not route.is_dirty:
+            self._mark(route)
+
+    def _turned_away(self, outbound: Outbound, node: int, reply: Reply) -> None:
+        """Wait for another leader, or for the one that leads to take proposals again."""
+        route = outbound.route
+        self._take_back(route)
+        if reply.leader != node:
+            route.deny(node, outbound.term)
+            route.next_member += 1
+            if route.leader_or_zero():
+                return
+        route.is_held = True
 
     def _take_results(self, outbound: Outbound, reply: Reply) -> None:
         results = reply.results
@@ -258,9 +346,8 @@ class Router:
                 len(results),
             )
             self._fail(outbound, UNKNOWN_OUTCOME)
-            self._start_session(outbound.route)
             return
-        if outbound.poisoned:
+        if outbound.poisoned and (outbound.is_read or reply.status is Status.DUPLICATE):
             results = [
                 READ_LOST if index in outbound.poisoned else result
                 for index, result in enumerate(results)
@@ -271,33 +358,45 @@ class Router:
         """Hand the results to the slots and make room for the route's next batch."""
         del self._tickets[outbound.ticket]
         route = outbound.route
-        route.outstanding.remove(outbound)
+        if route.outstanding[0] is outbound:
+            route.outstanding.popleft()
+        else:
+            poison_overtaken(route.outstanding, outbound)
+            route.outstanding.remove(outbound)
         for slot, position, result in zip(outbound.slots, outbound.positions, results, strict=True):
             slot.replies[position] = result
             slot.waiting -= 1
             if not slot.waiting:
                 slot.complete()
         if route.commands and not route.is_dirty:
-            route.is_dirty = True
-            self._dirty.append(route)
-            self.schedule()
+            self._mark(route)
 
     def _fail(self, outbound: Outbound, error: str) -> None:
         self._finish(outbound, [error] * len(outbound.slots))
 
-    def _session_expired(self, outbound: Outbound) -> None:
-        """Go on under a new session: the group has forgotten the old one, it was idle too long."""
+    def _leave_session(self, outbound: Outbound, status: Status) -> None:
+        """Go on under a new session: under this one `outbound` will never be executed.
+
+        The group has forgotten the session (it was idle too long), or cannot take it in. Batches
+        that were certainly not executed move on to the new one: behind a batch that never was, none
+        of its session ever is.
+        """
         route = outbound.route
-        if outbound.attempt > 1 or outbound.may_be_executed:
-            self._fail(outbound, UNKNOWN_OUTCOME)
-            self._start_session(route)
-            return
+        is_certain = not outbound.unresolved
         self._start_session(route)
-        for waiting in route.outstanding:
-            if not waiting.is_read:
+        is_behind = False
+        for waiting in list(route.outstanding):
+            is_behind = is_behind or waiting is outbound
+            if waiting.is_read:
+                continue
+            if waiting.unresolved and not (is_certain and is_behind):
+                self._fail(waiting, UNKNOWN_OUTCOME)
+            elif waiting is outbound and status is Status.REFUSED:
+                self._fail(waiting, TOO_MANY_SESSIONS)
+            else:
                 route.sequence += 1
                 waiting.batch = _renumbered(waiting.batch, route.session, route.sequence)
-        self._send_again(route)
+        self._take_back(route)
 
     def _start_session(self, route: Route) -> None:
         route.session = new_session()
@@ -305,84 +404,53 @@ class Router:
 
     # Repetition -------------------------------------------------------------------------------
 
-    def _send_again(self, route: Route) -> None:
-        """Send every outstanding batch of a group again, in order."""
-        poison_reads(route.outstanding)
-        for outbound in route.outstanding:
-            outbound.target = None
-        self._send_waiting(route)
-
-    def _send_waiting(self, route: Route) -> None:
-        """Send the batches that wait to be sent, in order, up to the first that cannot go."""
-        for outbound in list(route.outstanding):
-            if outbound.target is None and outbound.ticket in self._tickets:
-                self._send(outbound)
-                if outbound.target is None:
-                    return
-
     def link_changed(self, node: int, shard: int, is_up: bool) -> None:
         """Send again what may be lost with a broken link, or what waited for one to come up."""
         target = (node, shard)
         for route in self._routes.values():
-            if is_up:
-                self._send_waiting(route)
+            if not route.outstanding:
                 continue
-            broken = [o for o in route.outstanding if o.target == target]
-            for outbound in broken:
-                outbound.may_be_executed = True
-            if broken:
-                self._send_again(route)
+            if is_up:
+                if route.outstanding[-1].target is None:
+                    route.is_held = False
+                    self._send_waiting(route)
+            elif any(o.target == target for o in route.outstanding):
+                self._take_back(route)
+                self._send_waiting(route)
 
     def tick(self) -> None:
         """Retry what waits for a leader, and answer what cannot be, or has waited too long."""
         now_seconds = self._now_seconds()
+        timeout_seconds = self._request_timeout_seconds
         for route in self._routes.values():
+            route.is_held = False
             if route.outstanding:
-                self._follow_leader(route)
                 if any(o.deadline_seconds <= now_seconds for o in route.outstanding):
                     self._time_out(route)
+                else:
+                    if any(self._is_overdue(o, now_seconds) for o in route.outstanding):
+                        self._take_back(route)
+                    self._follow_leader(route)
             if route.commands:
-                if now_seconds - route.waiting_since_seconds > self._request_timeout_seconds:
+                if now_seconds - route.waiting_since_seconds >= timeout_seconds:
                     self._fail_waiting(route, NO_LEADER)
                 elif self._is_beyond_repair(route):
                     self._fail_waiting(route, DAMAGED)
                 elif not route.is_dirty:
-                    route.is_dirty = True
-                    self._dirty.append(route)
-                    self.schedule()
-
-    def _follow_leader(self, route: Route) -> None:
-        """Send again what went to a node that leads no longer, or whose answer is overdue.
-
-        An answer comes over another link than its request, the one that the leader's shard dials:
-        it can be lost while the link of the request stays up.
-        """
-        leader = self._leader(route)
-        own = (self._node, self._shard)
-        overdue_seconds = self._now_seconds() - self._request_timeout_seconds / ATTEMPTS_BY_TIME
-        stale = [
-            o
-            for o in route.outstanding
-            if o.target is not None
-            and (o.target[0] != leader or (o.target != own and o.sent_seconds < overdue_seconds))
-        ]
-        if leader and stale:
-            for outbound in stale:
-                outbound.may_be_executed = True
-            self._send_again(route)
-        else:
-            self._send_waiting(route)
+                    self._mark(route)
 
     def _time_out(self, route: Route) -> None:
         """Answer all outstanding batches of a group and leave its session behind."""
         for outbound in list(route.outstanding):
-            if not outbound.is_read and (outbound.may_be_executed or outbound.target is not None):
-                error = UNKNOWN_OUTCOME
-            else:
-                error = NO_LEADER
+            is_unknown = outbound.unresolved and not outbound.is_read
+            error = UNKNOWN_OUTCOME if is_unknown else NO_LEADER
             self._counters[Counter.TIMEOUTS_TOTAL] += len(outbound.slots)
             self._fail(outbound, error)
         self._start_session(route)
+        if not self._hears_of_elections(route):
+            # Whoever was asked does not answer, and nobody here tells that another one leads.
+            route.forget_leader()
+            route.next_member += 1
 
     def _is_beyond_repair(self, route: Route) -> bool:
         """Whether the only replica of a group is this node's, and its log is damaged."""
@@ -398,6 +466,11 @@ class Router:
             slot.waiting -= 1
             if not slot.waiting:
                 slot.complete()
+
+
+def _before(route: Route, outbound: Outbound) -> list[Outbound]:
+    """Return the outstanding batches before `outbound`."""
+    return list(takewhile(lambda earlier: earlier is not outbound, route.outstanding))
 
 
 def _renumbered(batch: Batch, session: int, sequence: int) -> Batch:

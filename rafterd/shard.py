@@ -67,6 +67,8 @@ class ShardMain:
         self._next_heartbeat_seconds = 0.0
         self._next_slow_publish_seconds = 0.0
         self._lag_max_seconds = 0.0
+        # Opened once: a process that has run out of descriptors must still report.
+        self._memory = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
 
     async def run(self) -> int:
         """Start, serve until the end, and close; return the exit code."""
@@ -85,13 +87,20 @@ class ShardMain:
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
         self._next_tick_seconds = self._loop.time()
-        self._tick()
+        self._on_tick()
         code = await self._ended
         self._loop.remove_reader(boot.control)
         await self._services.close()
         return code
 
     # Time -------------------------------------------------------------------------------------
+
+    def _on_tick(self) -> None:
+        """Run one tick. Whatever it raises ends the process: no tick would follow otherwise."""
+        try:
+            self._tick()
+        except Exception as error:  # noqa: BLE001 - also an OSError, which others survive
+            self._on_fatal(error)
 
     def _tick(self) -> None:
         """Advance raft, retries and counters by one tick, and plan the next."""
@@ -114,13 +123,13 @@ class ShardMain:
         if lag_seconds > TICKS_BEHIND_MAX * self._tick_seconds:
             self._next_tick_seconds = now_seconds
         self._next_tick_seconds += self._tick_seconds
-        self._loop.call_at(self._next_tick_seconds, self._tick)
+        self._loop.call_at(self._next_tick_seconds, self._on_tick)
 
     def _publish_process(self) -> None:
         counters = self._counters
         counters[Counter.CPU_MICROSECONDS_TOTAL] = int(time.process_time() * 1_000_000)
-        with open("/proc/self/statm", "rb") as statm:
-            counters[Counter.MEMORY_BYTES] = int(statm.read().split()[1]) * PAGE_BYTES
+        pages = int(os.pread(self._memory, 256, 0).split()[1])
+        counters[Counter.MEMORY_BYTES] = pages * PAGE_BYTES
         counters[Counter.LOOP_LAG_MICROSECONDS_MAX] = int(self._lag_max_seconds * 1_000_000)
         self._lag_max_seconds = 0.0
 
@@ -136,6 +145,9 @@ class ShardMain:
 
     async def _open_listeners(self) -> None:
         await self._services.open_client_listeners()
+        if self._is_draining:
+            self._services.begin_drain()
+            return
         self._counters[Counter.STATE] = ShardState.SERVING
         send_control(self._boot.control, "serving")
         logger.info("serving %d groups", len(self._services.engine.replicas))

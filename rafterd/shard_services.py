@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rafter_core import Config as CoreConfig
-from rafter_core import DecodeError, InvariantError, Membership, RawNode, TransferRefused
+from rafter_core import DecodeError, InvariantError, Membership, RawNode, Role, TransferRefused
 from rafter_kv.connection import RespConnection
 from rafter_kv.machine import KeyValueMachine
 from rafter_storage.segment_manager import SegmentManager
@@ -254,8 +254,10 @@ class ShardServices:
         """
         self._first_leader_ticks -= 1
         for replica in self.engine.replicas.values():
-            if not replica.node.leader and self._stands_first(replica):
-                replica.node.campaign()
+            # An election that is under way is left alone: its own vote may be in a slow sync.
+            node = replica.node
+            if not node.leader and node.role is not Role.CANDIDATE and self._stands_first(replica):
+                node.campaign()
                 self.engine.mark(replica)
 
     def _stands_first(self, replica: Replica) -> bool:
@@ -355,6 +357,7 @@ class ShardServices:
         if not is_up and node != self._config.node.id:
             self.engine.report_unreachable(node, shard)
         self._answers.link_changed(node, shard, is_up)
+        self._status.link_changed(node, shard, is_up)
         self._router.link_changed(node, shard, is_up)
         self.engine.schedule()
 
@@ -381,10 +384,22 @@ class ShardServices:
                     self.engine.mark(replica)
 
     def is_drained(self) -> bool:
-        """Whether no command waits, and no group that others could lead is led here."""
-        return self._router.is_idle and not any(
-            replica.is_leader and len(replica.members) > 1
-            for replica in self.engine.replicas.values()
+        """Whether no client of this node waits, and no group that others could lead is led here.
+
+        Clients of the node's other shards count too: their commands may need a group of this one.
+        """
+        busy = sum(
+            connection.unanswered_commands > 0 or connection.write_buffer_bytes > 0
+            for connection in self.front.clients.connections.values()
+        )
+        self._counters[Counter.CLIENTS] = busy  # the idle ones are being closed
+        return (
+            not self._shared.total(Counter.CLIENTS)
+            and self._router.is_idle
+            and not any(
+                replica.is_leader and len(replica.members) > 1
+                for replica in self.engine.replicas.values()
+            )
         )
 
     async def close(self) -> None:

@@ -99,7 +99,10 @@ class Node:
 
     def wait_ready(self, seconds: float = START_SECONDS) -> None:
         """Wait until every shard serves and every group of this node has a leader."""
-        wait_for(self.is_ready, f"node {self.node} is ready:\n{self.log_tail()}", seconds)
+        try:
+            wait_for(self.is_ready, f"node {self.node} is ready", seconds)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.log_tail()}") from None
 
     def is_ready(self) -> bool:
         """Ask /readyz."""
