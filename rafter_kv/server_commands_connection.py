@@ -12,13 +12,13 @@ from rafter_kv.results import NOT_AN_INTEGER, OK, SYNTAX_ERROR
 from rafter_kv.version import REDIS_VERSION
 
 if TYPE_CHECKING:
-    from rafter_kv.command_spec import CommandSpec
+    from rafter_kv.command_spec import CommandSpec, Handler
     from rafter_kv.connection import RespConnection
     from rafter_kv.results import Result
 
-_WRONG_PASSWORD: Final = "-WRONGPASS invalid username-password pair or user is disabled."  # noqa: S105  # an error text
-_NO_PASSWORD_CONFIGURED: Final = (
-    "-ERR AUTH <password> called without any password configured for the default user. "  # noqa: S105  # an error text
+_WRONG_CREDENTIALS: Final = "-WRONGPASS invalid username-password pair or user is disabled."
+_NOT_CONFIGURED: Final = (
+    "-ERR AUTH <password> called without any password configured for the default user. "
     "Are you sure your configuration is correct?"
 )
 _BAD_NAME: Final = "-ERR Client names cannot contain spaces, newlines or special characters."
@@ -64,7 +64,7 @@ def _hello(connection: RespConnection, command: list[bytes]) -> Result:
         option = rest[0].upper()
         if option == b"AUTH" and len(rest) > 2:
             if rest[1] != b"default":
-                return _WRONG_PASSWORD
+                return _WRONG_CREDENTIALS
             rest = rest[3:]
         elif option == b"SETNAME" and len(rest) > 1:
             name = rest[1]
@@ -94,8 +94,8 @@ def _auth(_connection: RespConnection, command: list[bytes]) -> Result:
     if len(command) > 3:
         return SYNTAX_ERROR
     if len(command) == 2:
-        return _NO_PASSWORD_CONFIGURED
-    return OK if command[1] == b"default" else _WRONG_PASSWORD
+        return _NOT_CONFIGURED
+    return OK if command[1] == b"default" else _WRONG_CREDENTIALS
 
 
 def _select(_connection: RespConnection, command: list[bytes]) -> Result:
@@ -266,8 +266,8 @@ _CLIENT_HELP: Final = (
 _CONNECTION: Final = "connection"
 
 
-def _link(name: str, arity: int, handler: object, summary: str, since: str) -> CommandSpec:
-    return local(name, arity, handler, summary, since=since, group=_CONNECTION)  # type: ignore[arg-type]  # the callers pass handlers
+def _link(name: str, arity: int, handler: Handler, summary: str, since: str) -> CommandSpec:
+    return local(name, arity, handler, summary, since=since, group=_CONNECTION)
 
 
 _CLIENT: Final = container(

@@ -68,15 +68,7 @@ def run_node(
     except StorageError as error:
         return _refuse(error)
     try:
-        identity = Identity.load_or_create(
-            directory,
-            cluster_name=config.cluster.name,
-            cluster_id=config.cluster_id,
-            node_id=config.node.id,
-            groups=config.cluster.groups,
-            replication=config.cluster.replication,
-            shards=config.node.shards,
-        )
+        identity = _load_identity(config, directory)
         ports = listening_ports(config)
         probe(ports)
         http_listener = listen(ports[-1])
@@ -120,6 +112,18 @@ def run_node(
     logger.info("node stopped", extra={"status": status})
     directory.release()
     return status
+
+
+def _load_identity(config: Config, directory: DataDirectory) -> Identity:
+    return Identity.load_or_create(
+        directory,
+        cluster_name=config.cluster.name,
+        cluster_id=config.cluster_id,
+        node_id=config.node.id,
+        groups=config.cluster.groups,
+        replication=config.cluster.replication,
+        shards=config.node.shards,
+    )
 
 
 def make_handler(config: Config, shared: SharedState, view: NodeView) -> Handler:

@@ -94,7 +94,8 @@ class Router:
         }
         self._dirty: list[Route] = []
         self._tickets: dict[int, Outbound] = {}
-        self._ticket = 0
+        # Not from 1: after a restart, answers to the process before may still be on their way here.
+        self._ticket = new_session() >> 1
 
     # From connections -------------------------------------------------------------------------
 

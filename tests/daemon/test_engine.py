@@ -273,6 +273,25 @@ def test_a_commit_index_rides_along_with_the_next_record(tmp_path: Path) -> None
     run(main())
 
 
+def test_a_commit_index_has_no_record_of_its_own_in_the_next_write_either(tmp_path: Path) -> None:
+    async def main() -> None:
+        bench = EngineBench(tmp_path)
+        bench.disk.gate.clear()
+        bench.hear(2, APPEND, term=1, entries=[entry(1, 1)])
+        await until(lambda: bench.events == ["sync"])
+        bench.hear(2, HEARTBEAT, commit=1)
+        await turns()
+        bench.hear(2, APPEND, log_term=1, index=1, entries=[entry(1, 2)], commit=1)
+        await turns()
+        del bench.store.written[:]
+        bench.disk.gate.set()
+        await bench.settle()
+        assert bench.store.written == [(1, HardState(1, 0, 1), [entry(1, 2)])]
+        bench.close()
+
+    run(main())
+
+
 def test_a_record_never_carries_a_hard_state_newer_than_its_own_ready(tmp_path: Path) -> None:
     """Else it would speak of a vote whose Ready is not written, or commit what it does not hold."""
 
@@ -494,10 +513,12 @@ def test_a_closed_engine_sends_nothing_more(tmp_path: Path) -> None:
         bench = EngineBench(tmp_path)
         await bench.lead()
         bench.propose("a")
+        bench.engine.before_round = lambda: bench.events.append("round")
         bench.close()
         bench.engine.schedule()
         await turns()
         assert not bench.post.sent
+        assert "round" not in bench.events
         assert not bench.fatal
 
     run(main())

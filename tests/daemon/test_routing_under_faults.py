@@ -1,0 +1,69 @@
+"""Commands through real routers and group services while nodes and links fail, by seed."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.daemon.routing_simulation import (
+    KEYS,
+    REQUEST_TIMEOUT_STEPS,
+    Cluster,
+    check_history,
+)
+
+FAULT_STEPS = 250
+SEEDS = 200
+SEEDS_PER_TEST = 20
+SHARDS = {1: 2, 2: 1, 3: 2, 4: 1}
+MEMBERS = {1: (1, 2, 3), 2: (2, 3, 4), 3: (1, 3, 4)}
+
+
+def run(seed: int) -> Cluster:
+    """Run one seed: a quiet start, trouble, and an end in peace."""
+    cluster = Cluster(seed, SHARDS, MEMBERS)
+    generator = cluster.generator
+    for _ in range(40):
+        cluster.step()
+    load = generator.choice((0.2, 0.5, 0.9))
+    trouble = generator.choice((0.02, 0.05, 0.1))
+    for _ in range(FAULT_STEPS):
+        cluster.restart_due()
+        if generator.random() < trouble:
+            cluster.trouble()
+        while cluster.clients and generator.random() < load:
+            cluster.submit_something()
+        cluster.step()
+        if generator.random() < 0.02:
+            cluster.check_replicas()
+    cluster.heal()
+    for _ in range(2 * REQUEST_TIMEOUT_STEPS):
+        cluster.step()
+    return cluster
+
+
+def check_end(cluster: Cluster) -> None:
+    """Check that all is well again, and that the past was in order."""
+    last = len(cluster.operations)
+    for client in cluster.clients:
+        for group in cluster.members:
+            client.submit(group, [True, False])
+    for _ in range(REQUEST_TIMEOUT_STEPS):
+        cluster.step()
+    for operation in cluster.operations[last:]:
+        assert operation.point is not None, f"not served although all is well: {operation}"
+    cluster.check_idle()
+    cluster.check_replicas()
+    for group in cluster.members:
+        values = cluster.values(group)
+        for key in KEYS:
+            history = [o for o in cluster.operations if (o.group, o.key) == (group, key)]
+            check_history(history, values[key])
+
+
+@pytest.mark.parametrize("first", range(0, SEEDS, SEEDS_PER_TEST))
+def test_commands_are_executed_once_in_order_and_linearizably(first: int) -> None:
+    for seed in range(first, first + SEEDS_PER_TEST):
+        try:
+            check_end(run(seed))
+        except Exception as error:
+            raise AssertionError(f"seed {seed}: {error}") from error
