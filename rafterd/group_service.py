@@ -155,15 +155,30 @@ class GroupService:
     def submit(self, request: Request) -> None:
         """Take one request; exactly one answer follows, unless this process ends.
 
-        The queue is bounded by the routers: each has at most two batches of a group outstanding.
+        The queue is bounded by the routers: each has at most two batches of a group outstanding,
+        and a repetition takes the place of an attempt that still waits here.
         """
         if not self._replica.is_leader:
             self.answer(request, Status.NOT_LEADER)
             return
+        if request.attempt > 1:
+            self._drop_earlier_attempt(request)
         self._queue.append(request)
         if not request.is_read:
             self._queued_writes += 1
         self._mark(self._replica)
+
+    def _drop_earlier_attempt(self, request: Request) -> None:
+        """Turn away a waiting attempt of the same batch: under load, repetitions must not pile up.
+
+        The new one goes to the end: its router sends all it repeats in order.
+        """
+        for waiting in self._queue:
+            if waiting.ticket == request.ticket and waiting.origin == request.origin:
+                self._queue.remove(waiting)
+                self._queued_writes -= not waiting.is_read
+                self.answer(waiting, Status.NOT_LEADER)
+                return
 
     def expire_due_keys(self) -> None:
         """Propose an entry without commands if keys are due and nothing else carries the time."""

@@ -1,8 +1,8 @@
 """Stand-ins for the world around routers and group services, in virtual time.
 
-`FakeConnection` takes replies. `Fabric` connects shards by links as the exchanger does: per link and
-direction items arrive in order, after a delay; when a link breaks, what has not arrived is lost,
-its sender hears of it some time later, and what is posted until then is lost too.
+`FakeConnection` takes replies. `Fabric` connects shards by links as the exchanger does: for each
+link and direction items arrive in order, after a delay. When a link breaks, what has not arrived is
+lost, its sender hears of it some time later, and what is posted until then is lost too.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from collections import Counter as Tally
 from collections import deque
 from typing import Any, NamedTuple
 
-from rafter_core import Config, HardState, Membership, MemoryStorage, Message, RawNode, Ready
+from rafter_core import Config, Membership, MemoryStorage, Message, RawNode, Ready
 from rafter_core.serializer import message_from_wire, message_to_wire
 from rafter_kv.machine import KeyValueMachine
 from rafter_kv.reply_slot import ReplySlot
@@ -112,9 +112,7 @@ class Shard:
         )
         machine = KeyValueMachine()
         words = self.shared.group_words(group)
-        replica = Replica(
-            group, members, node, machine, hard_state, words, self.shared.set_route
-        )
+        replica = Replica(group, members, node, machine, hard_state, words, self.shared.set_route)
         service = GroupService(
             replica,
             machine,
@@ -528,6 +526,3 @@ def _check_order_of_connections(operations: list[Operation]) -> None:
             floor = newest.get(operation.connection, 0) + bool(operation.token)
             assert operation.point >= floor, f"out of order: {operation}, expected {floor}"
             newest[operation.connection] = operation.point
-
-
-__all__ = ["Cluster", "HardState", "check_history"]

@@ -239,6 +239,32 @@ def test_stamps_do_not_go_back_behind_what_an_earlier_leader_applied() -> None:
     assert stamps[0] <= stamps[1]
 
 
+def test_a_repetition_takes_the_place_of_an_attempt_that_still_waits() -> None:
+    bench = Bench().lead()
+    for number in range(3):
+        bench.submit(str(number), f"SET k {number}")
+        bench.turn()
+    bench.submit("read", "GET k")
+    for name, ticket, attempt in (("2", 3, 2), ("read", 4, 2), ("2", 3, 3)):
+        repeated = next(r for r in bench.service._queue if r.ticket == ticket)
+        bench.service.submit(Request(repeated.batch, ticket, attempt, A))
+        [(answered, reply)] = bench.answers
+        assert (answered, reply.status) == (name, Status.NOT_LEADER)
+        assert reply.attempt == attempt - 1
+        bench.taken()
+    bench.turn()
+    bench.acknowledge()
+    bench.acknowledge()
+    bench.echo()
+    assert sorted((name, status) for name, status, _ in bench.taken()) == [
+        ("0", DONE),
+        ("1", DONE),
+        ("2", DONE),
+        ("read", DONE),
+    ]
+    assert bench.entry_sizes() == [1, 1, 1]
+
+
 # ---- turned away -------------------------------------------------------------------------------
 
 

