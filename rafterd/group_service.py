@@ -155,30 +155,28 @@ class GroupService:
     def submit(self, request: Request) -> None:
         """Take one request; exactly one answer follows, unless this process ends.
 
-        The queue is bounded by the routers: each has at most two batches of a group outstanding,
-        and a repetition takes the place of an attempt that still waits here.
+        A repetition joins an attempt of the same batch that still waits here: there is one answer
+        to both, to the newer one. So the queue is bounded by the routers, each of which has at most
+        two batches of a group outstanding.
         """
         if not self._replica.is_leader:
             self.answer(request, Status.NOT_LEADER)
             return
-        if request.attempt > 1:
-            self._drop_earlier_attempt(request)
+        if request.attempt > 1 and self._join_earlier_attempt(request):
+            return
         self._queue.append(request)
         if not request.is_read:
             self._queued_writes += 1
         self._mark(self._replica)
 
-    def _drop_earlier_attempt(self, request: Request) -> None:
-        """Turn away a waiting attempt of the same batch: under load, repetitions must not pile up.
-
-        The new one goes to the end: its router sends all it repeats in order.
-        """
+    def _join_earlier_attempt(self, request: Request) -> bool:
+        """Let a waiting attempt of the same batch, if there is one, stand for this one too."""
         for waiting in self._queue:
             if waiting.ticket == request.ticket and waiting.origin == request.origin:
-                self._queue.remove(waiting)
-                self._queued_writes -= not waiting.is_read
-                self.answer(waiting, Status.NOT_LEADER)
-                return
+                waiting.attempt = request.attempt
+                waiting.batch = request.batch  # it may have got another number
+                return True
+        return False
 
     def expire_due_keys(self) -> None:
         """Propose an entry without commands if keys are due and nothing else carries the time."""

@@ -14,8 +14,10 @@ class Outbound:
         "attempt",
         "batch",
         "deadline_seconds",
+        "first_attempt",
         "is_read",
         "poisoned",
+        "poisoned_after",
         "positions",
         "results",
         "route",
@@ -44,6 +46,8 @@ class Outbound:
         self.deadline_seconds = deadline_seconds
         self.is_read = batch.write_positions == []
         self.attempt = 0
+        self.first_attempt = 1
+        """The oldest attempt whose answer counts: no batch before it was turned away since."""
         self.target: tuple[int, int] | None = None
         """The (node, shard) that the present attempt went to; None while it waits to be sent."""
         self.sent_seconds = 0.0
@@ -57,6 +61,21 @@ class Outbound:
         """Pieces of a large reply that have come so far."""
         self.poisoned: set[int] = set()
         """Reads that can no longer be evaluated at their place (see `poison_reads`)."""
+        self.poisoned_after = 0
+        """The last attempt from which they still may be answered."""
+
+    def poison(self, index: int, after: int) -> None:
+        """Mark a read: attempts later than `after` come too late for it."""
+        if not self.poisoned or after < self.poisoned_after:
+            self.poisoned_after = after
+        self.poisoned.add(index)
+
+    def is_too_late(self, attempt: int, *, is_duplicate: bool) -> bool:
+        """Whether the poisoned reads cannot be taken from the answer of this attempt.
+
+        Writes that are executed now prove that those behind them were not executed before.
+        """
+        return attempt > self.poisoned_after and (self.is_read or is_duplicate)
 
 
 class Route:
@@ -170,7 +189,7 @@ def poison_reads(outstanding: deque[Outbound]) -> None:
     later_writers: set[int] = set()
     for outbound in reversed(outstanding):
         if not outbound.unresolved:
-            _poison(outbound, later_writers)
+            _poison(outbound, later_writers, outbound.attempt)
             continue
         writes = outbound.batch.write_positions
         is_write = set(range(len(outbound.slots))) if writes is None else set(writes)
@@ -179,26 +198,26 @@ def poison_reads(outstanding: deque[Outbound]) -> None:
             if index in is_write:
                 later_writers.add(connection)
             elif connection in later_writers:
-                outbound.poisoned.add(index)
+                outbound.poison(index, outbound.attempt)
 
 
 def poison_overtaken(outstanding: deque[Outbound], finished: Outbound) -> None:
     """Mark the reads of batches before `finished` whose connections have got replies from it.
 
-    Answers come in order unless one is lost. What is left behind will be sent again some day, and
-    its reads would then be evaluated after commands that the same connection sent after them.
+    Answers come in order unless one is lost. What is left behind has been sent again or will be,
+    and its reads are then evaluated after commands that the same connection sent after them.
     """
     connections = {id(slot.connection) for slot in finished.slots}
     for outbound in outstanding:
         if outbound is finished:
             return
-        _poison(outbound, connections)
+        _poison(outbound, connections, 0)
 
 
-def _poison(outbound: Outbound, connections: set[int]) -> None:
-    """Mark the reads of these connections."""
+def _poison(outbound: Outbound, connections: set[int], after: int) -> None:
+    """Mark the reads of these connections for attempts later than `after`."""
     if connections and outbound.batch.write_positions is not None:
         writes = set(outbound.batch.write_positions)
         for index, slot in enumerate(outbound.slots):
             if index not in writes and id(slot.connection) in connections:
-                outbound.poisoned.add(index)
+                outbound.poison(index, after)

@@ -13,9 +13,9 @@ otherwise, and the router starts a new session for the group, since the old one 
 ever.
 
 Order. The batches of a group go to one place at a time, in order: a later one never leaves before
-an earlier one, nor for another leader. When an earlier one was turned away, all are sent again, and
-what still comes for the attempts before counts only where sessions keep the order: for batches
-without reads.
+an earlier one, nor for another leader. When an earlier one was turned away, all are taken back and
+sent again, and what still comes for the attempts before counts only where sessions keep the order:
+for batches without reads.
 
 Answers are taken in at once, but nothing is sent from there: repetition waits for the next round,
 or for the next tick while it is not known whom to send to. So no exchange of refusals runs faster
@@ -42,6 +42,8 @@ logger = logging.getLogger(__name__)
 
 BATCHES_OUTSTANDING_MAX = 2
 BATCH_COMMANDS_MAX = 4096
+READS_UNWEIGHED_MAX = 256
+"""Batches with reads of no more commands fit a frame anyway, or their keys are extraordinary."""
 ATTEMPTS_BY_TIME = 4
 """How often within its timeout a request is sent for want of an answer."""
 BATCH_BYTES_MAX = 1 << 20
@@ -168,7 +170,9 @@ class Router:
                 else:
                     positions = [index for index, is_write in enumerate(flags) if is_write]
                     blob = pack_commands([commands[index] for index in positions])
-                size_bytes = sum(map(len, chain.from_iterable(commands)))
+                size_bytes = len(blob)
+                if count > READS_UNWEIGHED_MAX:
+                    size_bytes = sum(map(len, chain.from_iterable(commands)))
             if size_bytes <= BATCH_BYTES_MAX or count == 1:
                 break
             count = (count + 1) // 2
@@ -231,6 +235,14 @@ class Router:
         """Let every outstanding batch of a group wait to be sent again."""
         for outbound in route.outstanding:
             outbound.target = None
+            outbound.first_attempt = outbound.attempt + 1
+
+    def _repeat(self, route: Route) -> None:
+        """Send everything again to where it went before; the answer to any attempt counts."""
+        poison_reads(route.outstanding)
+        for outbound in list(route.outstanding):
+            if outbound.target is not None:
+                self._send(outbound)
 
     def _send_waiting(self, route: Route) -> None:
         """Send the batches that wait to be sent, in order, up to the first that cannot go."""
@@ -267,6 +279,7 @@ class Router:
             service.submit(request)
         elif self._post.post(*target, Channel.REQUEST, encode_request(request)):
             self._count_attempt(outbound, target)
+            outbound.sent_seconds = self._now_seconds()
             self._counters[Counter.FORWARDED_TOTAL] += len(outbound.slots)
         else:
             self._not_reached(route, node)
@@ -276,7 +289,6 @@ class Router:
         outbound.unresolved += 1
         outbound.target = target
         outbound.term = outbound.route.term
-        outbound.sent_seconds = self._now_seconds()
 
     def _not_reached(self, route: Route, node: int) -> None:
         """Try another member the next time, if nobody here tells when there is a new leader."""
@@ -294,9 +306,9 @@ class Router:
             return
         route = outbound.route
         status = reply.status
-        target = outbound.target if reply.attempt == outbound.attempt else None
+        is_current = reply.attempt >= outbound.first_attempt
         if status is Status.DONE or status is Status.DUPLICATE:
-            if target is not None or (
+            if is_current or (
                 # An earlier attempt. Sessions keep writes in order; reads, nobody would.
                 outbound.batch.write_positions is None and not reply.start and reply.is_last
             ):
@@ -305,8 +317,9 @@ class Router:
         route.learn(reply.leader, reply.term)
         if status is not Status.LOST:
             outbound.unresolved -= 1
-        if target is None:
-            return  # an earlier attempt; the present one will be answered too
+        target = outbound.target
+        if not is_current or target is None:
+            return  # an attempt that was taken back; it will be sent again, or was
         if status is Status.REFUSED or status is Status.EXPIRED:
             self._leave_session(outbound, status)
         elif status is Status.GAP:
@@ -333,8 +346,10 @@ class Router:
     def _take_results(self, outbound: Outbound, reply: Reply) -> None:
         results = reply.results
         if reply.start or not reply.is_last:
-            if reply.start != len(outbound.results):
-                return  # a piece of an attempt that broke off; the present attempt starts at 0
+            if not reply.start:
+                outbound.results = []
+            elif reply.start != len(outbound.results):
+                return  # a piece of a reply that broke off; that of another attempt starts at 0
             outbound.results.extend(results)
             if not reply.is_last:
                 return
@@ -348,7 +363,9 @@ class Router:
             )
             self._fail(outbound, UNKNOWN_OUTCOME)
             return
-        if outbound.poisoned and (outbound.is_read or reply.status is Status.DUPLICATE):
+        if outbound.poisoned and outbound.is_too_late(
+            reply.attempt, is_duplicate=reply.status is Status.DUPLICATE
+        ):
             results = [
                 READ_LOST if index in outbound.poisoned else result
                 for index, result in enumerate(results)
@@ -429,9 +446,9 @@ class Router:
                 if any(o.deadline_seconds <= now_seconds for o in route.outstanding):
                     self._time_out(route)
                 else:
-                    if any(self._is_overdue(o, now_seconds) for o in route.outstanding):
-                        self._take_back(route)
                     self._follow_leader(route)
+                    if any(self._is_overdue(o, now_seconds) for o in route.outstanding):
+                        self._repeat(route)
             if route.commands:
                 if now_seconds - route.waiting_since_seconds >= timeout_seconds:
                     self._fail_waiting(route, NO_LEADER)

@@ -60,6 +60,7 @@ class ShardMain:
         self._services: ShardServices
         self._ended: asyncio.Future[int]
         self._is_serving = False
+        self._opening: asyncio.Task[None] | None = None
         self._is_draining = False
         self._drain_deadline_seconds = 0.0
         self._next_tick_seconds = 0.0
@@ -90,6 +91,10 @@ class ShardMain:
         self._on_tick()
         code = await self._ended
         self._loop.remove_reader(boot.control)
+        if self._opening is not None and not self._opening.done():
+            # It would leave a listener behind that nobody closes.
+            self._opening.cancel()
+            await asyncio.wait((self._opening,))
         await self._services.close()
         return code
 
@@ -140,8 +145,8 @@ class ShardMain:
         if self._is_draining or not self._services.is_replayed():
             return
         self._is_serving = True
-        task = self._loop.create_task(self._open_listeners())
-        task.add_done_callback(self._listeners_opened)
+        self._opening = self._loop.create_task(self._open_listeners())
+        self._opening.add_done_callback(self._listeners_opened)
 
     async def _open_listeners(self) -> None:
         await self._services.open_client_listeners()

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import socket
+import warnings
 from pathlib import Path
 from typing import Any, Self
 
@@ -167,6 +168,17 @@ class Client:
         self.stream.close()
 
 
+def _as_in_production(entry_point: RunShard) -> RunShard:
+    """Undo what the tests' process has set: its warnings are errors."""
+
+    def run(boot: ShardBoot) -> int:
+        warnings.resetwarnings()
+        warnings.simplefilter("ignore")
+        return entry_point(boot)
+
+    return run
+
+
 class ForkedShard:
     """A real shard process, forked as the supervisor does it."""
 
@@ -185,8 +197,9 @@ class ForkedShard:
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         theirs.setblocking(False)
         boot = make_boot(config, theirs, shard=shard, shared=self.shared, links=links)
-        self.pid = fork_shard(boot, entry_point, self.control.close)
+        self.pid = fork_shard(boot, _as_in_production(entry_point), self.control.close)
         self.code: int | None = None
+        self._clients: list[Client] = []
         theirs.close()
         for link in (links or {}).values():
             link.close()
@@ -202,7 +215,10 @@ class ForkedShard:
         assert self.receive() == ("serving", [], [])
 
     def client(self) -> Client:
-        return Client(self.config.client.shard_port(self.shard))
+        """Connect to its own port; the connection is closed with the shard."""
+        client = Client(self.config.client.shard_port(self.shard))
+        self._clients.append(client)
+        return client
 
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
         os.kill(self.pid, number)
@@ -224,4 +240,6 @@ class ForkedShard:
         if self.code is None:
             self.kill()
             self.wait()
+        for client in self._clients:
+            client.close()
         self.control.close()

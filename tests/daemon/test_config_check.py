@@ -142,7 +142,12 @@ def test_an_election_needs_more_than_two_heartbeats(heartbeat: str, election: st
 
 
 def test_a_buffer_must_hold_what_goes_through_it() -> None:
-    found = complaints(client__value_bytes_max=str(100 << 20))
+    small = str(4 << 20)
+    found = complaints(
+        client__query_buffer_bytes_max=small,
+        raft__uncommitted_bytes_max=small,
+        storage__segment_bytes=small,
+    )
     assert list(found) == [
         "client.query_buffer_bytes_max",
         "raft.uncommitted_bytes_max",

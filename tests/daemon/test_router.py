@@ -10,6 +10,7 @@ from rafterd.router import (
     DAMAGED,
     NO_LEADER,
     READ_LOST,
+    READS_UNWEIGHED_MAX,
     TOO_MANY_SESSIONS,
     UNKNOWN_OUTCOME,
 )
@@ -114,14 +115,24 @@ def test_a_batch_is_cut_at_the_number_of_commands() -> None:
     assert second.commands[0] == [b"GET", b"%d" % BATCH_COMMANDS_MAX]
 
 
-@pytest.mark.parametrize("name", [b"SET", b"GET"])
-def test_a_batch_is_cut_at_the_bytes_of_its_commands(name: bytes) -> None:
+def test_a_batch_is_cut_at_the_bytes_of_its_reads_if_they_are_many() -> None:
+    bench = leading()
+    count = 2 * READS_UNWEIGHED_MAX
+    slot = bench.connection.slot(count)
+    for position in range(count):
+        key = b"k" * (BATCH_BYTES_MAX // READS_UNWEIGHED_MAX)
+        bench.router.submit(GROUP, [b"GET", key], False, slot, position)
+    sent = bench.round()
+    assert len(sent) == 2
+    assert all(len(s.commands) <= READS_UNWEIGHED_MAX for s in sent)
+
+
+def test_a_batch_is_cut_at_the_bytes_of_its_writes() -> None:
     bench = leading()
     slot = bench.connection.slot(5)
-    large = b"k" * (BATCH_BYTES_MAX // 3)
     for position in range(5):
-        command = [name, large] if name == b"GET" else [name, b"k", large]
-        bench.router.submit(GROUP, command, name == b"SET", slot, position)
+        command = [b"SET", b"k", b"v" * (BATCH_BYTES_MAX // 3)]
+        bench.router.submit(GROUP, command, True, slot, position)
     sent = bench.round()
     assert [len(s.commands) for s in sent] == [2, 2]
     bench.reply(sent[0].request)
@@ -438,6 +449,39 @@ def test_an_answer_that_is_overdue_is_asked_for_again() -> None:
     assert slot.replies == ["+OK"]
 
 
+def test_the_answer_to_any_repetition_counts_while_nothing_was_turned_away() -> None:
+    # Or a group that answers later than routers repeat would never be heard.
+    bench = leading()
+    slot = bench.send("GET k", "SET k 1")
+    first = only(bench.taken())
+    bench.tick(TIMEOUT_SECONDS / 3)
+    bench.tick(TIMEOUT_SECONDS / 3)
+    bench.reply(first.request, results=[b"0", "+OK"])
+    assert slot.replies == [b"0", "+OK"]
+
+
+def test_the_first_answer_serves_reads_that_repetitions_come_too_late_for() -> None:
+    bench = leading()
+    slot = bench.send("GET k")
+    bench.send("SET k 1")
+    first = bench.taken()[0]
+    bench.tick(TIMEOUT_SECONDS / 3)
+    bench.reply(first.request, results=[b"0"])
+    assert slot.replies == [b"0"]
+
+
+def test_a_repetition_that_was_turned_away_takes_everything_back() -> None:
+    bench = leading()
+    bench.send("SET k 1")
+    slot = bench.send("GET k")
+    write, read = bench.taken()
+    bench.tick(TIMEOUT_SECONDS / 3)
+    bench.reply(write.request, Status.NOT_LEADER, leader=3, term=6)
+    bench.reply(read.request, results=[None])
+    assert is_open(slot)
+    assert [s.to for s in bench.round()] == [(3, 0), (3, 0)]
+
+
 def test_a_late_answer_counts_for_writes_and_not_for_reads() -> None:
     # A read of an earlier attempt may have been evaluated before writes that were sent before it.
     bench = leading()
@@ -605,6 +649,18 @@ def test_a_read_whose_answer_was_lost_is_not_repeated_behind_a_write_that_was_an
     bench.send("SET k 1")
     bench.reply(bench.taken()[1].request)
     bench.reply(bench.tick(TIMEOUT_SECONDS / 3)[0].request, results=[b"1"])
+    assert read.replies == [READ_LOST]
+
+
+def test_a_read_that_was_overtaken_is_not_taken_from_a_repetition_under_way() -> None:
+    # The simulation's seed 2073: the answer to the first attempt was lost, that behind it was not.
+    bench = leading()
+    read = bench.send("GET k")
+    bench.send("GET k")
+    later = bench.taken()[1]
+    again = bench.tick(TIMEOUT_SECONDS / 3)[0]
+    bench.reply(later.request, results=[b"1"])
+    bench.reply(again.request, results=[b"2"])
     assert read.replies == [READ_LOST]
 
 
