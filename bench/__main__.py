@@ -51,7 +51,7 @@ class Row(NamedTuple):
 def main() -> None:
     """Measure what the arguments ask for and print one table per set-up."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.splitlines()[0])
-    parser.add_argument("--groups", type=int, default=8)
+    parser.add_argument("--groups", type=int, default=4)
     parser.add_argument("--shards", type=int, default=1, help="shards per node (default 1)")
     parser.add_argument("--scale", type=float, default=1.0, help="length of the runs")
     parser.add_argument("--shape", action="append", help="only this one, such as 50x16")

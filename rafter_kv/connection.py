@@ -8,6 +8,7 @@ comes back through the slot, what the client does not read stops further reading
 from __future__ import annotations
 
 import asyncio
+from binascii import crc_hqx
 from collections import deque
 from itertools import chain
 from time import monotonic
@@ -20,7 +21,7 @@ from rafter_kv.resp import ParserLimits, ProtocolError, RefusedCommand, RequestP
 from rafter_kv.results import wrong_arity
 from rafter_kv.scatter import scatter
 from rafter_kv.server_commands import PENDING
-from rafter_kv.slots import slot_of
+from rafter_kv.slots import SLOT_COUNT, slot_of
 
 if TYPE_CHECKING:
     from rafter_kv.front_end import FrontEnd
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 _FLUSH_BYTES_MAX: Final = 1024 * 1024
 """Large results encoded into one write; what is beyond goes in the next."""
+SLOT_MASK: Final = SLOT_COUNT - 1
 _PROTOCOL_CHANGERS: Final = frozenset((b"HELLO", b"RESET"))
 
 
@@ -285,8 +287,10 @@ class RespConnection(asyncio.Protocol):
                 continue
             command[0] = name
             if key_position:
-                group = group_by_slot[slot_of(command[key_position])]
-                submit(group, command, is_write, slot, position)
+                key = command[key_position]
+                # The body of slot_of for keys without a hash tag, without the call.
+                number = slot_of(key) if b"{" in key else crc_hqx(key, 0) & SLOT_MASK
+                submit(group_by_slot[number], command, is_write, slot, position)
                 continue
             if spec.handler is None:
                 answered += scatter(front_end, spec, command, slot, position)

@@ -9,7 +9,7 @@ integer in version 2). The two classes here are for replies of a connection's ow
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from rafter_kv.results import Result
+from rafter_kv.results import OK, Result
 
 RESULT_BYTES_LARGE: Final = 16 * 1024
 """Results from this size on count towards the budget of one `encode_into`."""
@@ -46,6 +46,10 @@ def encode_into(
     results have used up `budget_bytes`, so that a pipeline of reads of large values is not copied
     into one buffer at once; at least one result is encoded.
     """
+    if results and type(results[-1]) is str and results.count(OK) == len(results):
+        # Nothing but writes: a common pipeline.
+        parts.append(_LINES[OK] * (len(results) - first))
+        return len(results), budget_bytes
     append = parts.append
     null = b"$-1\r\n" if protocol == 2 else b"_\r\n"
     if first:

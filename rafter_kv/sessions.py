@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from enum import IntEnum
 
-from rafter_kv.results import Result
+from rafter_kv.results import OK, Result
 
 IDLE_MILLISECONDS_MAX = 600_000
 """A session that is not heard of for this long of log time is forgotten."""
@@ -157,4 +157,6 @@ class Sessions:
 
 def _size(results: list[Result]) -> int:
     """Sum up what values weigh. A write returns no collections, and the rest is small."""
+    if results and type(results[-1]) is str and results.count(OK) == len(results):
+        return 0
     return sum([len(result) for result in results if type(result) is bytes])

@@ -142,6 +142,7 @@ class RaftSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     heartbeat_ticks: Ticks = 2
     election_timeout_ticks: Ticks = 12
     first_leader: Literal["spread", "self", "none"] = "spread"
+    batches_in_flight_max: Annotated[int, Meta(ge=1, le=16)] = 1
     message_bytes_max: Bytes = 1 << 20
     inflight_messages_max: Annotated[int, Meta(ge=1, le=65536)] = 256
     inflight_bytes_max: Bytes = 64 << 20

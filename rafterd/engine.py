@@ -126,7 +126,8 @@ class Engine:
                     "group %d refused a message of node %d, shard %d: %s", group, node, shard, error
                 )
                 continue
-            self.mark(replica)
+            if replica.node.has_ready() or replica.has_lost_leadership:
+                self.mark(replica)
 
     def tick(self) -> None:
         """Advance the time of every group by one tick."""
@@ -184,8 +185,8 @@ class Engine:
             self._stored(replica, ready)
         if ready.committed:
             self._counters[Counter.ENTRIES_APPLIED_TOTAL] += len(ready.committed)
-        replica.publish()
-        if node.has_ready() or ready.committed:
+        replica.publish_route()
+        if node.has_ready():
             self.mark(replica)
 
     def _send(self, group: int, messages: list[Message]) -> None:
@@ -237,7 +238,6 @@ class Engine:
             released = self._in_job
             self._in_job = []
             self._release(released)
-            self._publish_storage()
         except Exception as failure:  # noqa: BLE001 - no ack may follow a failed write
             self._stop_for(failure)
             return
@@ -250,7 +250,8 @@ class Engine:
             self._stored(replica, ready)
             self.mark(replica)
 
-    def _publish_storage(self) -> None:
+    def publish_storage(self) -> None:
+        """Store the counters of the log; they change with every write, and are read rarely."""
         statistics = self._store.statistics()
         counters = self._counters
         counters[Counter.WAL_BYTES_TOTAL] = statistics.appended_bytes

@@ -89,6 +89,7 @@ class _Entry:
             service.answer(request, _STATUS_OF_OUTCOME[outcome.status], outcome.results)
         if self.after:
             service.read(self.after)
+        service.entry_applied()
 
     def lost(self) -> None:
         service = self.service
@@ -216,6 +217,11 @@ class GroupService:
         self._queued_writes = 0
         for request in waiting:
             self.answer(request, Status.NOT_LEADER)
+
+    def entry_applied(self) -> None:
+        """Look again in the coming round at what waited for an entry to be applied."""
+        if self._queue:
+            self._mark(self._replica)
 
     # Writes -----------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 For each group it gathers the commands of one turn of the loop into a batch and sends it to the
 shard that leads the group: in this process, over a link to another shard of this node, or to
-another node. At most BATCHES_OUTSTANDING_MAX batches of a group are under way; what arrives
+another node. At most `batches_outstanding_max` batches of a group are under way; what arrives
 meanwhile becomes the next, larger batch.
 
 Batches with writes carry (session, sequence, acknowledged-below). After a lost leader or a broken
@@ -80,7 +80,9 @@ class Router:
         request_timeout_seconds: float,
         now_seconds: Callable[[], float],
         schedule: Callable[[], None],
+        batches_outstanding_max: int = BATCHES_OUTSTANDING_MAX,
     ) -> None:
+        self._batches_outstanding_max = batches_outstanding_max
         self._node = node
         self._shard = shard
         self._services = services
@@ -137,7 +139,7 @@ class Router:
                 self._follow_leader(route)
             while (
                 route.commands
-                and len(route.outstanding) < BATCHES_OUTSTANDING_MAX
+                and len(route.outstanding) < self._batches_outstanding_max
                 and self._leader(route)
             ):
                 self._form(route)

@@ -145,6 +145,7 @@ class ShardMain:
         if self._is_draining or not self._services.is_replayed():
             return
         self._is_serving = True
+        self._services.publish()
         self._opening = self._loop.create_task(self._open_listeners())
         self._opening.add_done_callback(self._listeners_opened)
 

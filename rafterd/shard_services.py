@@ -90,6 +90,7 @@ class ShardServices:
             request_timeout_seconds=config.client.request_timeout_seconds,
             now_seconds=loop.time,
             schedule=self.engine.schedule,
+            batches_outstanding_max=config.raft.batches_in_flight_max,
         )
         self._status = StatusGatherer(
             config, shared, self._registry, self.exchanger, loop.call_later, self.engine.schedule
@@ -299,7 +300,10 @@ class ShardServices:
         counters[Counter.PEER_LINKS_UP] = transport.links_up_total - transport.links_down_total
         pending = 0
         sessions = 0
+        self.engine.publish_storage()
         for group, replica in self.engine.replicas.items():
+            if group not in self._replay_targets:
+                replica.publish()
             machine = self._machines[group]
             words = self._shared.group_words(group)
             words[GroupWord.KEYS] = machine.key_count

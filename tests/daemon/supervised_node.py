@@ -132,7 +132,8 @@ def still(boot: ShardBoot) -> int:
     """Shard 0 serves but never moves, in its first life."""
     marker = Path(boot.config.node.data_dir, "was-still")
     is_first = boot.shard == 0 and not marker.exists()
-    marker.touch()
+    if is_first:  # the marker is shard 0's own: the shards start in any order
+        marker.touch()
     return Shard(boot, is_still=is_first).run()
 
 

@@ -210,6 +210,7 @@ def test_all_groups_of_a_round_share_one_write_and_one_sync(tmp_path: Path, sync
         after = bench.store.statistics()
         assert (after.jobs - before.jobs, after.syncs - before.syncs) == (1, 1)
         assert after.records - before.records == len(groups)
+        bench.engine.publish_storage()
         counters = bench.shared.counter_words(0)
         assert counters[Counter.WAL_SYNCS_TOTAL] == after.syncs
         assert counters[Counter.WAL_BYTES_TOTAL] == after.appended_bytes
@@ -476,6 +477,7 @@ def test_ticks_alone_elect_a_single_voter(tmp_path: Path) -> None:
             await bench.settle()
         assert bench.replica().is_leader
         assert bench.routes[-1] == (1, 1, 1)
+        bench.replica().publish()
         words = bench.shared.group_words(1)
         assert (words[GroupWord.COMMIT], words[GroupWord.APPLIED]) == (1, 1)
         bench.close()

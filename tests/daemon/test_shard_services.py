@@ -69,9 +69,10 @@ def test_a_damaged_group_is_not_served_and_the_others_are(
         async with RunningServices(config) as running:
             assert sorted(running.services.engine.replicas) == [1, 3]
             await running.lead()
+            assert running.services.is_replayed()
+            running.services.publish()
             states = [running.shared.get_group(group, GroupWord.STATE) for group in (1, 2, 3)]
             assert states == [GroupState.SERVING, GroupState.DAMAGED, GroupState.SERVING]
-            running.services.publish()
             assert running.shared.get_group(1, GroupWord.KEYS) == 1
             (text,) = [
                 text for text in caplog.messages if "is not served" in text and "its log" in text
