@@ -12,7 +12,7 @@ from rafterd.engine import Post
 from rafterd.requests import Reply, encode_replies
 
 WAITING_MAX = 4096
-"""Answers that may wait for one link; a router has two batches of each group under way."""
+"""Answers that may wait for one link; a router has few batches of each group under way."""
 
 NO_ROOM = "-ERR The reply is too large to be sent between shards"
 

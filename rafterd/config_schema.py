@@ -147,7 +147,7 @@ class RaftSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     inflight_messages_max: Annotated[int, Meta(ge=1, le=65536)] = 256
     inflight_bytes_max: Bytes = 64 << 20
     uncommitted_bytes_max: Bytes = 64 << 20
-    committed_bytes_per_ready_max: Bytes = 16 << 20
+    committed_bytes_per_ready_max: Bytes = 512 << 10
 
 
 class StorageSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

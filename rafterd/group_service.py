@@ -157,8 +157,8 @@ class GroupService:
         """Take one request; exactly one answer follows, unless this process ends.
 
         A repetition joins an attempt of the same batch that still waits here: there is one answer
-        to both, to the newer one. So the queue is bounded by the routers, each of which has at most
-        two batches of a group outstanding.
+        to both, to the newer one. So the queue is bounded by the routers, each of which has few
+        batches of a group outstanding.
         """
         if not self._replica.is_leader:
             self.answer(request, Status.NOT_LEADER)
@@ -269,7 +269,9 @@ class GroupService:
         payload = pack_payload(self._now_ms(), entry.batches)
         self._mark(self._replica)
         if not self._replica.propose(payload, entry):
+            self._counters[Counter.PROPOSALS_DROPPED_TOTAL] += 1
             return False
+        self._counters[Counter.PROPOSALS_TOTAL] += 1
         self.in_flight.append(entry)
         return True
 

@@ -323,6 +323,8 @@ def test_what_was_turned_away_by_the_core_is_not_counted_as_in_flight() -> None:
     bench.acknowledge()
     assert bench.taken() == [("a", DONE, ["+OK"])]
     assert not bench.service.in_flight
+    assert bench.shared.get(0, Counter.PROPOSALS_TOTAL) == 1
+    assert bench.shared.get(0, Counter.PROPOSALS_DROPPED_TOTAL) == 1
 
 
 def test_reads_beyond_what_the_core_holds_are_turned_away() -> None:
