@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rafter_storage.identity import Identity
-
     from rafterd.config import Config
     from rafterd.shared import SharedState
 

@@ -20,6 +20,9 @@ for batches without reads.
 Answers are taken in at once, but nothing is sent from there: repetition waits for the next round,
 or for the next tick while it is not known whom to send to. So no exchange of refusals runs faster
 than the ticks.
+
+This is one long module because every part of it decides about the same few fields of `Route` and
+`Outbound`, and the order of those decisions is the point.
 """
 
 import logging
