@@ -36,7 +36,7 @@ $(STAMP): pyproject.toml
 	@touch $@
 
 run: $(STAMP) ## Start a server on 127.0.0.1:7379 in the foreground (Ctrl-C stops it)
-	@exec $(BIN)/rafterd $(ARGS)
+	@exec $(BIN)/rafterd --banner $(ARGS)
 
 cluster: $(STAMP) ## Start three nodes on this machine in the foreground, to try failover
 	@exec $(BIN)/python -m rafterd.local_cluster $(ARGS)
