@@ -1,19 +1,15 @@
 """Where the replies of commands gather until they can go out in the order of the commands.
 
 A connection makes one `ReplySlot` for each read chunk. Whoever executes a command fills
-`slot.replies[position]`, takes one from `slot.waiting`, and at zero calls `slot.complete()`:
-
-    slot.replies[position] = result
-    slot.waiting -= 1
-    if not slot.waiting:
-        slot.complete()
+`slot.replies[position]`, takes one from `slot.waiting`, and at zero calls `slot.complete()`: see
+`deliver`.
 
 A command whose keys lie in several groups gets a `Gather` of the same form in between.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 from rafter_kv.results import OK, Result, is_error
@@ -82,6 +78,17 @@ class Gather:
         parent.waiting -= 1
         if not parent.waiting:
             parent.complete()
+
+
+def deliver(
+    slots: Sequence[ReplySlot | Gather], positions: Sequence[int], results: Sequence[Result]
+) -> None:
+    """Put each result at its position of its slot, and complete the slots that are full then."""
+    for slot, position, result in zip(slots, positions, results, strict=True):
+        slot.replies[position] = result
+        slot.waiting -= 1
+        if not slot.waiting:
+            slot.complete()
 
 
 def combine_sum(results: list[Result]) -> Result:

@@ -14,7 +14,7 @@ from pathlib import Path
 from rafter_storage.errors import DataDirectoryError, LockedError
 from rafter_storage.files import DIRECTORY_MODE, FILE_MODE, OPERATING_SYSTEM, FileOperations
 
-__all__ = ["DataDirectory", "check_private"]
+__all__ = ["DataDirectory", "check_private", "shard_directory"]
 
 IDENTITY_NAME = "identity"
 LOCK_NAME = "lock"
@@ -57,7 +57,7 @@ class DataDirectory:
 
     def shard_directory(self, shard: int) -> Path:
         """Return the directory of a shard, which a ``SegmentManager`` is made for."""
-        return self.path / SHARDS_NAME / f"{shard:05d}"
+        return shard_directory(self.path, shard)
 
     def release(self) -> None:
         """Let go of the lock, in this process. May be called again."""
@@ -65,6 +65,11 @@ class DataDirectory:
         if descriptor is not None:
             # Not unlocked, but closed: a forked child may still be using the directory.
             os.close(descriptor)
+
+
+def shard_directory(data_directory: Path, shard: int) -> Path:
+    """Return the directory of a shard; for its process, which does not hold the lock itself."""
+    return data_directory / SHARDS_NAME / f"{shard:05d}"
 
 
 def check_private(path: Path) -> None:

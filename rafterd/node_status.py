@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from rafter_core import NO_NODE
-from rafter_kv.reply_slot import ReplySlot
+from rafter_kv.reply_slot import ReplySlot, deliver
 from rafter_kv.slots import slot_ranges
 from rafter_transport.exchanger import Channel
 from rafter_transport.payload import PayloadError
@@ -90,7 +90,7 @@ class StatusGatherer:
     def request(self, slot: ReplySlot, position: int) -> None:
         """Fill `slot.replies[position]` once all nodes answered, or after WAIT_SECONDS."""
         if len(self._gatherings) >= GATHERING_MAX:
-            _fill(slot, position, "-BUSY Too many status requests are under way")
+            deliver((slot,), (position,), ("-BUSY Too many status requests are under way",))
             return
         own = self._config.node.id
         self._number += 1
@@ -150,8 +150,8 @@ class StatusGatherer:
     def _finish(self, number: int) -> None:
         gathering = self._gatherings.pop(number, None)
         if gathering is not None:
-            reply = _merge(self._config, self._registry, gathering.answers)
-            _fill(gathering.slot, gathering.position, reply)
+            reply: Any = _merge(self._config, self._registry, gathering.answers)
+            deliver((gathering.slot,), (gathering.position,), (reply,))
             self._schedule()
 
 
@@ -165,13 +165,6 @@ def _is_well_formed(answer: list[Any]) -> bool:
             if type(row) is not list or len(row) < width or set(map(type, row)) != {int}:
                 return False
     return True
-
-
-def _fill(slot: ReplySlot, position: int, reply: Any) -> None:  # noqa: ANN401 - a Result
-    slot.replies[position] = reply
-    slot.waiting -= 1
-    if not slot.waiting:
-        slot.complete()
 
 
 def _merge(config: Config, registry: Registry, answers: dict[int, list[Any]]) -> dict[bytes, Any]:

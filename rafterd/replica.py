@@ -190,7 +190,7 @@ class Replica:
                 self.listener.read_confirmed(context)
 
     def publish(self) -> None:
-        """Store the group's words after a Ready; see `publish_route` for its route."""
+        """Store the group's words, ten times a second; `publish_route` does not wait for it."""
         node = self.node
         words = self._words
         words[GroupWord.TERM] = node.term

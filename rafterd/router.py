@@ -32,7 +32,7 @@ from itertools import chain, takewhile
 from typing import Any
 
 from rafter_kv.batch import Batch, pack_commands
-from rafter_kv.reply_slot import Gather, ReplySlot
+from rafter_kv.reply_slot import Gather, ReplySlot, deliver
 from rafter_transport.exchanger import Channel
 from rafterd.engine import Post, ShardCounts
 from rafterd.group_service import GroupService
@@ -386,11 +386,7 @@ class Router:
         else:
             poison_overtaken(route.outstanding, outbound)
             route.outstanding.remove(outbound)
-        for slot, position, result in zip(outbound.slots, outbound.positions, results, strict=True):
-            slot.replies[position] = result
-            slot.waiting -= 1
-            if not slot.waiting:
-                slot.complete()
+        deliver(outbound.slots, outbound.positions, results)
         if route.commands and not route.is_dirty:
             self._mark(route)
 
@@ -484,11 +480,7 @@ class Router:
         """Answer the commands of a group that never found a leader."""
         _, slots, positions, _ = route.take(len(route.commands))
         self._counters[Counter.TIMEOUTS_TOTAL] += len(slots)
-        for slot, position in zip(slots, positions, strict=True):
-            slot.replies[position] = error
-            slot.waiting -= 1
-            if not slot.waiting:
-                slot.complete()
+        deliver(slots, positions, [error] * len(slots))
 
 
 def _before(route: Route, outbound: Outbound) -> list[Outbound]:

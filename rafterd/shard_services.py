@@ -12,6 +12,7 @@ from rafter_core import Config as CoreConfig
 from rafter_core import DecodeError, InvariantError, Membership, RawNode, Role, TransferRefused
 from rafter_kv.connection import RespConnection
 from rafter_kv.machine import KeyValueMachine
+from rafter_storage.data_directory import shard_directory
 from rafter_storage.segment_manager import SegmentManager
 from rafter_transport.exchanger import Channel, Exchanger
 from rafter_transport.handshake import VERSION_MAX, VERSION_MIN, Hello
@@ -119,7 +120,7 @@ class ShardServices:
 
     def _open_store(self) -> SegmentManager:
         storage = self._config.storage
-        directory = Path(self._config.node.data_dir) / "shards" / f"{self._boot.shard:05d}"
+        directory = shard_directory(Path(self._config.node.data_dir), self._boot.shard)
         store = SegmentManager(
             directory,
             segment_bytes=storage.segment_bytes,

@@ -9,8 +9,8 @@ one word (ROUTE).
 Writers:
 
 - the words of shard *s*: shard *s*;
-- the words of group *g*: the shard that owns *g* on this node. It also writes ROUTE of groups
-  without a replica here (their leader is learnt from peers), with STATE left at ABSENT;
+- the words of group *g*: the shard that owns *g* on this node. Those of groups without a replica
+  here stay zero: each router keeps to itself what answers tell it of such a group's leader;
 - the supervisor, only for a shard that is dead (`clear_shard`).
 """
 

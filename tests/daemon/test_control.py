@@ -1,7 +1,6 @@
 import contextlib
 import os
 import socket
-from collections.abc import Iterator
 
 import msgpack
 import pytest
@@ -9,29 +8,11 @@ import pytest
 from rafterd.control import (
     CONTROL_BYTES_MAX,
     ControlError,
-    ControlMessage,
     receive_control,
     send_control,
     send_fatal,
 )
-
-Ends = tuple[socket.socket, socket.socket]
-
-
-def receive(control: socket.socket) -> ControlMessage:
-    message = receive_control(control)
-    assert message is not None
-    return message
-
-
-@pytest.fixture
-def ends() -> Iterator[Ends]:
-    one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    one.setblocking(False)
-    other.setblocking(False)
-    yield one, other
-    one.close()
-    other.close()
+from tests.daemon.control_ends import Ends, receive
 
 
 def test_a_message_arrives_whole_with_its_descriptors(

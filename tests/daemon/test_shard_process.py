@@ -2,7 +2,6 @@ import os
 import random
 import signal
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ import pytest
 from rafter_storage.identity import Identity
 from rafterd.boot import ShardBoot
 from rafterd.config import load_config
-from rafterd.control import ControlMessage, receive_control, send_control
+from rafterd.control import send_control
 from rafterd.shard_process import (
     FATAL_COUNT_MAX,
     FATAL_WINDOW_SECONDS,
@@ -20,24 +19,7 @@ from rafterd.shard_process import (
     fork_shard,
 )
 from rafterd.shared import Counter, SharedState
-
-Ends = tuple[socket.socket, socket.socket]
-
-
-def receive(control: socket.socket) -> ControlMessage:
-    message = receive_control(control)
-    assert message is not None
-    return message
-
-
-@pytest.fixture
-def ends() -> Iterator[Ends]:
-    one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    one.setblocking(False)
-    other.setblocking(False)
-    yield one, other
-    one.close()
-    other.close()
+from tests.daemon.control_ends import Ends, receive
 
 
 def make_shard() -> ShardProcess:

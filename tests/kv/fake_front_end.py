@@ -27,6 +27,7 @@ from rafter_kv.front_end import (
     NodeView,
 )
 from rafter_kv.keyspace import KeySpace
+from rafter_kv.reply_slot import deliver
 from rafter_kv.slots import group_by_slot, slot_ranges
 
 if TYPE_CHECKING:
@@ -150,10 +151,7 @@ class FakeFrontEnd:
 
 
 def fill(slot: ReplySlot | Gather, position: int, result: Result) -> None:
-    slot.replies[position] = result
-    slot.waiting -= 1
-    if not slot.waiting:
-        slot.complete()
+    deliver((slot,), (position,), (result,))
 
 
 class FakeServer:

@@ -1,5 +1,5 @@
 from rafter_kv.connection import RespConnection
-from rafter_kv.reply_slot import Gather, ReplySlot, combine_lists, combine_ok, combine_sum
+from rafter_kv.reply_slot import Gather, ReplySlot, combine_lists, combine_ok, combine_sum, deliver
 from rafter_kv.results import Result
 from tests.kv.fake_front_end import FakeFrontEnd, fill
 
@@ -17,6 +17,14 @@ def test_a_gather_fills_its_parent_when_the_last_part_arrives() -> None:
     assert (slot.waiting, slot.replies) == (2, [None, None])
     fill(gather, 1, 2)
     assert (slot.waiting, slot.replies) == (1, [None, 8])
+
+
+def test_results_are_delivered_to_their_slots_and_parts_alike() -> None:
+    one, other = slot_of_two(), slot_of_two()
+    gather = Gather(one, 1, 2, combine_sum)
+    deliver((other, gather, one, gather), (1, 0, 0, 1), (b"b", 1, b"a", 2))
+    assert (one.waiting, one.replies) == (0, [b"a", 3])
+    assert (other.waiting, other.replies) == (1, [None, b"b"])
 
 
 def test_an_error_in_one_part_is_the_result_of_all() -> None:
