@@ -9,7 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from rafter_core import election, following, replication
+from rafter_core import (
+    election,
+    following,
+    proposals,
+    quiesce,
+    reads,
+    replication,
+    snapshots,
+    storage_messages,
+    transfer,
+)
 from rafter_core.messages import (
     APPEND,
     APPEND_RESPONSE,
@@ -18,7 +28,15 @@ from rafter_core.messages import (
     KINDS,
     PRE_VOTE,
     PRE_VOTE_RESPONSE,
+    PROPOSE,
+    QUIESCE,
+    READ_INDEX,
+    READ_INDEX_RESPONSE,
+    SNAPSHOT,
+    STORAGE_APPEND_RESPONSE,
+    STORAGE_APPLY_RESPONSE,
     TIMEOUT_NOW,
+    TRANSFER_LEADER,
     VOTE,
     VOTE_RESPONSE,
     Message,
@@ -34,23 +52,38 @@ Handler = Callable[["Raft", Message], None]
 _ANY_ROLE: dict[MessageKind, Handler] = {
     VOTE: election.handle_vote_request,
     PRE_VOTE: election.handle_vote_request,
+    STORAGE_APPEND_RESPONSE: storage_messages.handle_append_response,
+    STORAGE_APPLY_RESPONSE: storage_messages.handle_apply_response,
 }
 _CANDIDATE: dict[MessageKind, Handler] = {
+    PROPOSE: proposals.refuse,
     APPEND: following.concede_append,
     HEARTBEAT: following.concede_heartbeat,
+    SNAPSHOT: snapshots.concede_snapshot,
+    QUIESCE: quiesce.concede_quiesce,
     VOTE_RESPONSE: election.handle_vote_response,
     PRE_VOTE_RESPONSE: election.handle_vote_response,
 }
 BY_ROLE: dict[Role, dict[MessageKind, Handler]] = {
     Role.FOLLOWER: {
+        PROPOSE: proposals.forward,
+        READ_INDEX: reads.forward,
+        READ_INDEX_RESPONSE: reads.handle_response,
+        TRANSFER_LEADER: transfer.forward,
         APPEND: following.follow_append,
         HEARTBEAT: following.follow_heartbeat,
+        SNAPSHOT: snapshots.follow_snapshot,
+        QUIESCE: quiesce.follow_quiesce,
         TIMEOUT_NOW: following.handle_timeout_now,
     },
     Role.CANDIDATE: _CANDIDATE,
     Role.LEADER: {
+        PROPOSE: proposals.handle,
+        READ_INDEX: reads.handle_request,
+        TRANSFER_LEADER: transfer.handle,
         APPEND: following.refuse_second_leader,
         HEARTBEAT: following.refuse_second_leader,
+        QUIESCE: following.refuse_second_leader,
         APPEND_RESPONSE: replication.handle_append_response,
         HEARTBEAT_RESPONSE: replication.handle_heartbeat_response,
     },

@@ -1,9 +1,9 @@
 """The errors of the core, by whose fault they are.
 
-- The caller's: ConfigError, NotLeader, ProposalDropped, ReadDropped, TransferRefused. State is
-  unchanged.
-- A peer's: StepError, DecodeError. State is unchanged; drop the message and count it.
-- The storage room's answers: Compacted, Unavailable.
+- The caller's (RequestRefused): NotLeader, ProposalDropped, ReadDropped, TransferRefused; and
+  ConfigError, ConfChangeError. State is unchanged.
+- A peer's: StepError with its kinds, DecodeError. State is unchanged; drop the message, count it.
+- The storage room's answers: Compacted, Unavailable, SnapshotOutOfDate, SnapshotUnavailable.
 - Nobody's to handle: InvariantError. State can no longer be trusted: the shard stops and recovers.
 """
 
@@ -16,24 +16,43 @@ class ConfigError(RaftError, ValueError):
     """A configuration value is impossible; the text names it and says what is allowed."""
 
 
-class NotLeader(RaftError):
-    """The request needs the leader, and this replica is not it."""
+class RequestRefused(RaftError):
+    """A request was not taken and had no effect: making it again, perhaps elsewhere, is safe.
+
+    `RawNode.step` raises it too, for a request that another node forwarded to this one.
+    """
 
 
-class ProposalDropped(RaftError):
+class NotLeader(RequestRefused):
+    """The request needs a leader, and none is known here."""
+
+
+class ProposalDropped(RequestRefused):
     """The proposal was not appended and never will be: proposing it again is safe."""
 
 
-class ReadDropped(RaftError):
-    """Too many reads wait for their confirmation; the read was not queued."""
+class ReadDropped(RequestRefused):
+    """The read was not queued: too many wait for their confirmation, or no leader is known."""
 
 
-class TransferRefused(RaftError):
+class TransferRefused(RequestRefused):
     """Leadership cannot be handed to that node."""
+
+
+class ConfChangeError(RaftError, ValueError):
+    """A change of the membership is impossible from the present one."""
 
 
 class StepError(RaftError):
     """A peer sent a message that no correct peer sends. It had no effect."""
+
+
+class PeerNotFound(StepError):
+    """A response came from a node that is no member, perhaps of one that was removed."""
+
+
+class LocalMessage(StepError):
+    """A kind of message that never leaves its node came from another one."""
 
 
 class DecodeError(RaftError, ValueError):
@@ -46,6 +65,14 @@ class Compacted(RaftError):
 
 class Unavailable(RaftError):
     """The index asked for lies beyond the last one that storage holds."""
+
+
+class SnapshotOutOfDate(RaftError):
+    """The storage holds a newer snapshot than the one it was given."""
+
+
+class SnapshotUnavailable(RaftError):
+    """There is no snapshot at the moment; asking again later is right."""
 
 
 class InvariantError(RaftError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rafter_core import election
+from rafter_core.config import ReadMode
 from rafter_core.entries import NO_NODE
 from rafter_core.errors import StepError
 from rafter_core.messages import APPEND_RESPONSE, HEARTBEAT_RESPONSE, Message
@@ -15,13 +16,13 @@ if TYPE_CHECKING:
 
 def follow_append(raft: Raft, message: Message) -> None:
     """Take an append of the current leader."""
-    _hear_leader(raft, message)
+    hear_leader(raft, message)
     handle_append(raft, message)
 
 
 def follow_heartbeat(raft: Raft, message: Message) -> None:
     """Take a heartbeat of the current leader."""
-    _hear_leader(raft, message)
+    hear_leader(raft, message)
     handle_heartbeat(raft, message)
 
 
@@ -64,6 +65,9 @@ def handle_append(raft: Raft, message: Message) -> None:
 def handle_heartbeat(raft: Raft, message: Message) -> None:
     """Advance the commit index; echo the context, which confirms reads."""
     raft.log.commit_to(message.commit)
+    if message.context and raft.config.read_mode is ReadMode.LEASE:
+        # The answer may give the leader a lease: whatever else is heard, nobody gets a vote.
+        raft.patience_end_ticks = raft.ticks + raft.config.election_timeout_ticks
     raft.messages.append(
         Message(
             kind=HEARTBEAT_RESPONSE,
@@ -86,7 +90,8 @@ def refuse_second_leader(raft: Raft, message: Message) -> None:
     raise StepError(f"node {raft.node_id} leads term {raft.term} itself: {message!r}")
 
 
-def _hear_leader(raft: Raft, message: Message) -> None:
+def hear_leader(raft: Raft, message: Message) -> None:
+    """Note that the leader of this term lives. Raises StepError if it is not the one known."""
     if raft.leader != message.sender:
         if raft.leader != NO_NODE:
             raise StepError(f"node {raft.leader} leads term {raft.term}: {message!r}")

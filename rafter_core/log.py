@@ -3,17 +3,19 @@
     first ... applied ... applying ... committed ... last       (applied <= applying <= committed
     <= last)
 
-`applying` is what was handed out to be applied. Only entries that are durable on this replica are
-handed out, even if a quorum of others committed them before.
+`applying` is what was handed out to be applied. In the asynchronous mode only entries that are
+durable on this replica are handed out, even if a quorum of others committed them before; in the
+synchronous mode the driver stores a Ready before it applies it, so they may come in one.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from rafter_core.entries import ENTRY_OVERHEAD_BYTES, Entry, limit_bytes
+from rafter_core.entries import Entry, entries_bytes, limit_bytes, payloads_bytes
 from rafter_core.errors import Compacted, InvariantError, Unavailable
+from rafter_core.snapshot import Snapshot
 from rafter_core.storage import LogStorage
 from rafter_core.unstable import Unstable
 
@@ -25,6 +27,8 @@ class RaftLog:
         "_applying_batches",
         "_applying_bytes",
         "_applying_bytes_max",
+        "_is_applying_paused",
+        "_is_unstable_applied",
         "_storage",
         "applied",
         "applying",
@@ -33,13 +37,20 @@ class RaftLog:
     )
 
     def __init__(
-        self, storage: LogStorage, commit: int, applied: int, applying_bytes_max: int
+        self,
+        storage: LogStorage,
+        commit: int,
+        applied: int,
+        applying_bytes_max: int,
+        *,
+        is_unstable_applied: bool = False,
     ) -> None:
+        """Start from what is stored. Raises InvariantError if the marks do not fit it."""
         first = storage.first_index()
         last = storage.last_index()
         # The commit index is not synced for its own sake, so a machine that is durable by itself
         # may be ahead of the one on disk; what it applied was committed.
-        commit = max(commit, applied)
+        commit = max(commit, applied, first - 1)
         if commit > last:
             raise InvariantError(
                 f"commit or applied index {commit} is beyond the last stored index {last}: "
@@ -54,8 +65,10 @@ class RaftLog:
         self.unstable = Unstable(last + 1, storage.term(last))
         self.committed = commit
         self.applied = self.applying = applied
+        self._is_unstable_applied = is_unstable_applied
         self._applying_bytes_max = applying_bytes_max
         self._applying_bytes = 0
+        self._is_applying_paused = False
         # (last index, bytes, payload bytes) of each batch that is handed out and not applied yet.
         self._applying_batches: deque[tuple[int, int, int]] = deque()
 
@@ -64,7 +77,8 @@ class RaftLog:
     @property
     def first_index(self) -> int:
         """Return the first index that is not compacted."""
-        return self._storage.first_index()
+        snapshot = self.unstable.snapshot
+        return self._storage.first_index() if snapshot is None else snapshot.index + 1
 
     @property
     def last_index(self) -> int:
@@ -93,6 +107,8 @@ class RaftLog:
             raise Unavailable(f"index {index} is beyond the last index {self.last_index}")
         if position == -1:
             return unstable.previous_term
+        if unstable.snapshot is not None:
+            raise Compacted(f"index {index} is before the snapshot at {unstable.snapshot.index}")
         return self._storage.term(index)
 
     def matches(self, term: int, index: int) -> bool:
@@ -115,10 +131,23 @@ class RaftLog:
         offset = unstable.offset
         if low >= offset:
             return limit_bytes(unstable.entries[low - offset : high - offset], bytes_max)
+        if unstable.snapshot is not None:
+            raise Compacted(f"index {low} is before the snapshot at {unstable.snapshot.index}")
         stored = self._stored(low, min(high, offset), bytes_max)
         if high <= offset or len(stored) < offset - low:
             return stored
         return limit_bytes(stored + unstable.entries[: high - offset], bytes_max)
+
+    def scan(self, low: int, high: int, page_bytes: int) -> Iterator[list[Entry]]:
+        """Yield entries [low, high) in pages, so that a long scan holds one page at a time."""
+        while low < high:
+            page = self.slice(low, high, page_bytes)
+            yield page
+            low += len(page)
+
+    def snapshot(self) -> Snapshot:
+        """Return the newest snapshot. Raises SnapshotUnavailable."""
+        return self.unstable.snapshot or self._storage.snapshot()
 
     def find_conflict_by_term(self, index: int, term: int) -> tuple[int, int]:
         """Return the last (index, term) at or before `index` whose term is at most `term`.
@@ -138,9 +167,9 @@ class RaftLog:
 
     # -- appending
 
-    def append(self, entry: Entry) -> None:
-        """Append one entry at the end: only a leader does this, in its own term."""
-        self.unstable.entries.append(entry)
+    def append(self, entries: Sequence[Entry]) -> None:
+        """Append entries at the end: only a leader does this, in its own term."""
+        self.unstable.entries.extend(entries)
 
     def maybe_append(
         self, term: int, index: int, entries: Sequence[Entry], commit: int
@@ -192,53 +221,72 @@ class RaftLog:
             )
         self.committed = index
 
+    def restore(self, snapshot: Snapshot) -> None:
+        """Replace the whole log by a snapshot; what it covers is committed."""
+        self.committed = snapshot.index
+        self.unstable.restore(snapshot)
+
     # -- handing out
 
     def has_committed(self) -> bool:
         """Return whether `take_committed` would return anything."""
-        limit = self.unstable.offset - 1
-        if self.committed < limit:
-            limit = self.committed
-        return limit > self.applying and self._applying_bytes < self._applying_bytes_max
+        return (
+            self._appliable() > self.applying
+            and not self._is_applying_paused
+            and self.unstable.snapshot is None
+        )
 
     def take_committed(self) -> list[Entry]:
-        """Return the next committed, durable entries to apply, within the byte budget.
+        """Return the next committed entries to apply, within the byte budget.
 
         The budget counts everything handed out and not applied yet, so a slow state machine bounds
-        memory. Entries are handed out once, in order.
+        memory; once a batch was cut for it, the next one waits for some to be applied. Entries are
+        handed out once, in order, and none while a snapshot waits to become durable.
         """
-        budget = self._applying_bytes_max - self._applying_bytes
-        limit = min(self.committed, self.unstable.offset - 1)
-        low = self.applying + 1
-        if low > limit or budget <= 0:
+        if not self.has_committed():
             return []
-        entries = self._stored(low, limit + 1, budget)
-        payload_bytes = 0
-        for entry in entries:
-            payload_bytes += len(entry.payload)
-        size_bytes = payload_bytes + ENTRY_OVERHEAD_BYTES * len(entries)
+        low = self.applying + 1
+        limit = self._appliable()
+        entries = self.slice(low, limit + 1, self._applying_bytes_max - self._applying_bytes)
         self.applying = entries[-1].index
+        size_bytes = entries_bytes(entries)
         self._applying_bytes += size_bytes
-        self._applying_batches.append((self.applying, size_bytes, payload_bytes))
+        self._applying_batches.append((self.applying, size_bytes, payloads_bytes(entries)))
+        self._is_applying_paused = (
+            self._applying_bytes >= self._applying_bytes_max or self.applying < limit
+        )
         return entries
 
     def applied_to(self, index: int) -> int:
         """Record that entries up to `index` are applied; return the payload bytes that this frees.
 
-        Bytes are freed by whole batches of `take_committed`.
+        Bytes are freed by whole batches of `take_committed`. An index that a snapshot has overtaken
+        moves nothing.
         """
-        if not self.applied <= index <= self.applying:
-            raise InvariantError(
-                f"applied index {index} is out of range [{self.applied}, {self.applying}]"
-            )
-        self.applied = index
+        if index > self.applying:
+            raise InvariantError(f"applied index {index} is beyond {self.applying}, handed out")
+        self.applied = max(self.applied, index)
         freed = 0
         batches = self._applying_batches
         while batches and batches[0][0] <= index:
             _, size_bytes, payload_bytes = batches.popleft()
             self._applying_bytes -= size_bytes
             freed += payload_bytes
+        self._is_applying_paused = self._applying_bytes >= self._applying_bytes_max
         return freed
+
+    def snapshot_stored(self, index: int) -> None:
+        """Record that the snapshot of this index is durable, and the machine recovered from it."""
+        self.unstable.stable_snapshot_to(index)
+        if index > self.applied:
+            self.applied = index
+            self.applying = max(self.applying, index)
+
+    def _appliable(self) -> int:
+        """Return the last index that may be handed out to be applied."""
+        if self._is_unstable_applied:
+            return self.committed
+        return min(self.committed, self.unstable.offset - 1)
 
     def _stored(self, low: int, high: int, bytes_max: int) -> list[Entry]:
         """Read from storage what must be there, and check the ends of what it returned."""

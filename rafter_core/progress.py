@@ -1,11 +1,13 @@
 """What the leader knows about one follower, and the flow control that follows from it.
 
-A follower is in one of two modes:
+A follower is in one of three modes:
 
 - PROBE: the leader does not know where the logs agree. One append with entries is sent, then
   nothing until it is answered or a heartbeat response arrives.
 - REPLICATE: the logs agree up to `match`. Appends are sent optimistically ahead of the answers,
   as far as the window of inflight messages allows.
+- SNAPSHOT: the entries it needs are compacted away and a snapshot is on its way. Nothing is sent
+  until it acknowledges an index from which the log can go on, or the driver reports the outcome.
 
 Invariant, always checked: 0 <= match < next.
 """
@@ -23,10 +25,12 @@ class ProgressMode(IntEnum):
 
     PROBE = 0
     REPLICATE = 1
+    SNAPSHOT = 2
 
 
 PROBE = ProgressMode.PROBE
 REPLICATE = ProgressMode.REPLICATE
+SNAPSHOT = ProgressMode.SNAPSHOT
 
 
 class Progress:
@@ -34,12 +38,12 @@ class Progress:
 
     - `match`: highest index known to be durable there. Only grows within a term.
     - `next`: the next index to send. In PROBE a guess; in REPLICATE everything below it is on its
-      way.
+      way; in SNAPSHOT the index after the snapshot.
+    - `pending_snapshot`: the index of the snapshot on its way, else 0.
     - `sent_commit`: the highest commit index sent, as far as no loss is known.
     - `recent_active`: heard from since the last check of the quorum.
     - `flow_paused`: sent what may be sent; wait for an answer or a heartbeat response.
     - `read_acknowledged`: newest read counter that the node confirmed.
-    - `needs_snapshot`: the entries it needs are compacted away: it cannot be served from the log.
     """
 
     __slots__ = (
@@ -47,9 +51,9 @@ class Progress:
         "inflights",
         "match",
         "mode",
-        "needs_snapshot",
         "next",
         "node",
+        "pending_snapshot",
         "read_acknowledged",
         "recent_active",
         "sent_commit",
@@ -67,22 +71,38 @@ class Progress:
         self.mode = PROBE
         self.recent_active = False
         self.flow_paused = False
+        self.pending_snapshot = 0
         self.sent_commit = 0
         self.read_acknowledged = 0
-        self.needs_snapshot = False
         self.inflights.reset()
         self._check()
 
+    @property
+    def is_paused(self) -> bool:
+        """Return whether nothing may be sent at the moment, an empty append included."""
+        return self.flow_paused or self.mode is SNAPSHOT
+
     def become_probe(self) -> None:
-        """Search for the point of agreement again, from just behind `match`."""
+        """Search for the point of agreement again, from just behind `match`.
+
+        After a snapshot, from just behind that: its outcome says whether it was applied.
+        """
+        self.next = max(self.match, self.pending_snapshot) + 1
         self._enter(PROBE)
-        self.next = self.match + 1
-        self.sent_commit = min(self.sent_commit, self.match)
+        self.sent_commit = min(self.sent_commit, self.next - 1)
 
     def become_replicate(self) -> None:
         """Send optimistically from `match` on: the logs are known to agree there."""
         self._enter(REPLICATE)
         self.next = self.match + 1
+
+    def become_snapshot(self, index: int) -> None:
+        """Wait for a snapshot of this index to arrive."""
+        self._enter(SNAPSHOT)
+        self.pending_snapshot = index
+        self.next = index + 1
+        self.sent_commit = index
+        self._check()
 
     def acknowledge(self, index: int) -> bool:
         """Take a positive answer. Return whether it taught anything; stale ones do not."""
@@ -121,6 +141,7 @@ class Progress:
             if count:
                 self.next += count
                 inflights.add(self.next - 1, size_bytes)
+            # What overflows the window is a probe: no more until it is answered.
             self.flow_paused = inflights.is_full
         elif count:
             self.flow_paused = True
@@ -133,6 +154,7 @@ class Progress:
     def _enter(self, mode: ProgressMode) -> None:
         self.mode = mode
         self.flow_paused = False
+        self.pending_snapshot = 0
         self.inflights.reset()
 
     def _check(self) -> None:
@@ -143,10 +165,10 @@ class Progress:
 
     def __repr__(self) -> str:
         text = f"{self.mode.name} match={self.match} next={self.next}"
-        if self.flow_paused:
+        if self.is_paused:
             text += " paused"
-        if self.needs_snapshot:
-            text += " needs_snapshot"
+        if self.pending_snapshot:
+            text += f" pending_snapshot={self.pending_snapshot}"
         if not self.recent_active:
             text += " inactive"
         if len(self.inflights):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rafter_core.entries import ENTRY_OVERHEAD_BYTES, Entry
-from rafter_core.errors import Compacted
-from rafter_core.messages import APPEND, HEARTBEAT, TIMEOUT_NOW, Message
+from rafter_core.entries import Entry, EntryKind, payloads_bytes
+from rafter_core.errors import Compacted, SnapshotUnavailable
+from rafter_core.messages import APPEND, ENTRIES_MAX, HEARTBEAT, SNAPSHOT, TIMEOUT_NOW, Message
 from rafter_core.progress import REPLICATE, Progress
 
 if TYPE_CHECKING:
@@ -26,27 +26,33 @@ def send_append(raft: Raft, progress: Progress, *, is_empty_allowed: bool) -> bo
     """Send the next entries to one follower, within the limits. Return whether anything was sent.
 
     In a full window only an empty append goes out: it lets a follower whose window was lost on
-    the way answer at all. Entries that are compacted cannot be sent: the progress is marked and
-    kept as it is.
+    the way answer at all. If the log does not reach back far enough, a snapshot is sent instead.
     """
-    if progress.flow_paused:
+    if progress.is_paused:
         return False
     log = raft.log
     next_index = progress.next
+    last_index = log.last_index
+    is_witness = progress.node in raft.tracker.membership.witnesses
+    if is_witness and last_index >= next_index > log.stable_index:
+        # A witness that held more than the disk of any node with payloads could block the group.
+        return False
     entries = NO_ENTRIES
     try:
         previous_term = log.term(next_index - 1)
-        last_index = log.last_index
+        if is_witness:
+            last_index = min(last_index, log.stable_index)
         if next_index <= last_index and not (
             progress.mode is REPLICATE and progress.inflights.is_full
         ):
-            entries = log.slice(next_index, last_index + 1, raft.config.message_bytes_max)
+            end = min(last_index + 1, next_index + ENTRIES_MAX)
+            entries = log.slice(next_index, end, raft.config.message_bytes_max)
     except Compacted:
-        _mark_compacted(raft, progress)
-        return False
+        return _send_snapshot(raft, progress)
     if not entries and not is_empty_allowed:
         return False
-    progress.needs_snapshot = False
+    if is_witness:
+        entries = [_strip(entry) for entry in entries]
     raft.messages.append(
         Message(
             kind=APPEND,
@@ -59,10 +65,7 @@ def send_append(raft: Raft, progress: Progress, *, is_empty_allowed: bool) -> bo
             commit=log.committed,
         )
     )
-    size_bytes = 0
-    for entry in entries:
-        size_bytes += len(entry.payload) + ENTRY_OVERHEAD_BYTES
-    progress.sent(len(entries), size_bytes, log.committed)
+    progress.sent(len(entries), payloads_bytes(entries), log.committed)
     return True
 
 
@@ -75,29 +78,58 @@ def broadcast_heartbeat(raft: Raft, read_counter: int) -> None:
     context = read_counter.to_bytes(READ_CONTEXT_BYTES, "little") if read_counter else b""
     committed = raft.log.committed
     for progress in raft.tracker.peers:
+        commit = min(progress.match, committed)
         raft.messages.append(
             Message(
                 kind=HEARTBEAT,
                 to=progress.node,
                 sender=raft.node_id,
                 term=raft.term,
-                commit=min(progress.match, committed),
+                commit=commit,
                 context=context,
             )
         )
+        progress.sent_commit = commit
 
 
 def send_timeout_now(raft: Raft, to: int) -> None:
-    """Tell a follower that holds the whole log to take over."""
+    """Tell a follower that holds the whole log to take over.
+
+    The order may arrive late, and it breaks what other nodes promised about this leader's lease.
+    """
     raft.report("timeout_now_sent", f"to node {to}")
+    raft.reads.void_lease_for_term()
     raft.messages.append(Message(kind=TIMEOUT_NOW, to=to, sender=raft.node_id, term=raft.term))
 
 
-def _mark_compacted(raft: Raft, progress: Progress) -> None:
-    if not progress.needs_snapshot:
-        progress.needs_snapshot = True
-        raft.report(
-            "snapshot_needed",
-            f"node {progress.node} needs index {progress.next}, the log starts at "
-            f"{raft.log.first_index}",
+def _send_snapshot(raft: Raft, progress: Progress) -> bool:
+    """Send the newest snapshot to a follower that was heard from recently; then wait for it."""
+    if not progress.recent_active:
+        raft.report("snapshot_not_sent", f"node {progress.node} is not active: {progress!r}")
+        return False
+    try:
+        snapshot = raft.log.snapshot()
+    except SnapshotUnavailable as error:
+        raft.report("snapshot_not_sent", f"to node {progress.node}: {error}")
+        return False
+    if progress.node in raft.tracker.membership.witnesses:
+        snapshot = snapshot._replace(data=b"")
+    progress.become_snapshot(snapshot.index)
+    raft.report("snapshot_sent", f"{snapshot!r} to node {progress.node}: {progress!r}")
+    raft.messages.append(
+        Message(
+            kind=SNAPSHOT,
+            to=progress.node,
+            sender=raft.node_id,
+            term=raft.term,
+            snapshot=snapshot,
         )
+    )
+    return True
+
+
+def _strip(entry: Entry) -> Entry:
+    """Return what a witness may see: all but changes of the membership without payload."""
+    if entry.kind is not EntryKind.NORMAL or not entry.payload:
+        return entry
+    return Entry(entry.term, entry.index, EntryKind.STRIPPED, b"")

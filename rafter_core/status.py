@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from rafter_core.entries import payloads_bytes
+from rafter_core.membership import Membership
 from rafter_core.progress import ProgressMode
 from rafter_core.roles import LEADER, Role
 
@@ -20,11 +22,15 @@ class ProgressStatus(NamedTuple):
     recent_active: bool
     flow_paused: bool
     inflight_messages: int
-    needs_snapshot: bool
+    pending_snapshot: int
 
 
 class Status(NamedTuple):
-    """The state of a replica. `progress` is empty on every replica but the leader."""
+    """The state of a replica. `progress` is empty on every replica but the leader.
+
+    For back-pressure: `uncommitted_bytes` are payloads that this leader appended and has not seen
+    applied, `unstable_bytes` payloads in memory that are not known to be durable.
+    """
 
     node_id: int
     role: Role
@@ -38,7 +44,11 @@ class Status(NamedTuple):
     stable_index: int
     transferee: int
     uncommitted_bytes: int
+    unstable_bytes: int
     pending_reads: int
+    pending_change_index: int
+    is_quiesced: bool
+    membership: Membership
     progress: dict[int, ProgressStatus]
 
 
@@ -54,7 +64,7 @@ def status_of(raft: Raft) -> Status:
                 item.recent_active,
                 item.flow_paused,
                 len(item.inflights),
-                item.needs_snapshot,
+                item.pending_snapshot,
             )
     log = raft.log
     return Status(
@@ -70,6 +80,10 @@ def status_of(raft: Raft) -> Status:
         stable_index=log.stable_index,
         transferee=raft.transferee,
         uncommitted_bytes=raft.uncommitted_bytes,
+        unstable_bytes=payloads_bytes(log.unstable.entries),
         pending_reads=len(raft.reads.held) + len(raft.reads.pending),
+        pending_change_index=raft.pending_change_index,
+        is_quiesced=raft.is_quiesced,
+        membership=raft.tracker.membership,
         progress=progress,
     )

@@ -1,7 +1,9 @@
 """The log of one group, as the raft core reads it."""
 
-from rafter_core.entries import Entry, HardState, Membership, entry_bytes, limit_bytes
-from rafter_core.errors import Compacted, Unavailable
+from rafter_core.entries import Entry, HardState, entries_bytes, limit_bytes
+from rafter_core.errors import Compacted, SnapshotUnavailable, Unavailable
+from rafter_core.membership import Membership
+from rafter_core.snapshot import Snapshot
 from rafter_storage.errors import CorruptionError, Damage
 from rafter_storage.index import GroupIndex, Slot
 from rafter_storage.reader import RecordReader
@@ -88,6 +90,10 @@ class GroupLog:
             return limit_bytes(self._recent.slice(low, high), bytes_max)
         return self._stored_entries(low, high, bytes_max)
 
+    def snapshot(self) -> Snapshot:
+        """Raise ``SnapshotUnavailable``: the log is kept whole, so nobody needs one."""
+        raise SnapshotUnavailable("this log holds every entry and makes no snapshots")
+
     def _stored_entries(self, low: int, high: int, bytes_max: int) -> list[Entry]:
         """Collect entries record by record from disk, and from memory where that begins."""
         picked: list[Entry] = []
@@ -100,9 +106,9 @@ class GroupLog:
             slot = self._index.slot(position)
             stored = self._read(slot)
             end = min(high, slot.last_index + 1)
-            for entry in stored[low - slot.first_index : end - slot.first_index]:
-                bytes_picked += entry_bytes(entry)
-                picked.append(entry)
+            part = stored[low - slot.first_index : end - slot.first_index]
+            bytes_picked += entries_bytes(part)
+            picked += part
             low = end
             position += 1
         return limit_bytes(picked, bytes_max)

@@ -10,7 +10,8 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from rafter_core.entries import Entry, HardState, Membership
+from rafter_core.entries import Entry, HardState
+from rafter_core.membership import Membership
 from rafter_core.serializer import pack_entries
 from rafter_storage.errors import CorruptionError, Damage, InvalidWrite, StorageError
 from rafter_storage.files import OPERATING_SYSTEM, Buffer, FileOperations

@@ -19,7 +19,15 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, Protocol
 
-from rafter_core import DecodeError, HardState, Message, Ready, StepError
+from rafter_core import (
+    DecodeError,
+    HardState,
+    Message,
+    MessageKind,
+    Ready,
+    RequestRefused,
+    StepError,
+)
 from rafter_core.serializer import message_from_wire, message_to_wire
 from rafter_storage.segment_manager import GroupWrite, SegmentManager, WriteJob
 from rafter_transport.exchanger import Channel
@@ -119,14 +127,18 @@ class Engine:
                 continue
             if message.sender != node:
                 raise DecodeError(f"node {node} sent a message in the name of {message.sender}")
+            if message.kind is MessageKind.SNAPSHOT:
+                # Nothing here can install one. Logs are kept whole, so none is needed either.
+                logger.warning("group %d ignored a snapshot of node %d", group, node)
+                continue
             try:
                 replica.node.step(message)
-            except StepError as error:
+            except (StepError, RequestRefused) as error:
                 logger.warning(
                     "group %d refused a message of node %d, shard %d: %s", group, node, shard, error
                 )
                 continue
-            if replica.node.has_ready() or replica.has_lost_leadership:
+            if replica.node.has_ready():
                 self.mark(replica)
 
     def tick(self) -> None:
@@ -134,8 +146,7 @@ class Engine:
         for replica in self.replicas.values():
             node = replica.node
             node.tick()
-            # A leader that lost its quorum steps down without a Ready; those who wait must hear.
-            if node.has_ready() or replica.has_lost_leadership:
+            if node.has_ready():
                 self.mark(replica)
 
     def report_unreachable(self, node: int, shard: int) -> None:
@@ -171,7 +182,6 @@ class Engine:
         replica.advance()
         node = replica.node
         if not node.has_ready():
-            replica.publish_route()
             return
         ready = replica.take_ready()
         if ready.messages:

@@ -24,7 +24,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from rafter_core import NotLeader, ReadDropped
+from rafter_core import ReadDropped
 from rafter_kv.batch import Batch, pack_payload
 from rafter_kv.machine import KeyValueMachine
 from rafter_kv.sessions import Status as BatchStatus
@@ -286,7 +286,7 @@ class GroupService:
         number = self._round_number
         try:
             self._replica.node.read_index(number.to_bytes(8, "little"))
-        except (NotLeader, ReadDropped):
+        except ReadDropped:
             for request in requests:
                 self.answer(request, Status.NOT_LEADER)
             return

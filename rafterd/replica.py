@@ -4,7 +4,18 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from rafter_core import Entry, HardState, ProposalDropped, RawNode, ReadState, Ready, StateMachine
+from rafter_core import (
+    Entry,
+    EntryKind,
+    HardState,
+    InvariantError,
+    ProposalDropped,
+    RawNode,
+    ReadState,
+    Ready,
+    StateMachine,
+)
+from rafter_core.conf_change import decode
 from rafter_core.state_machine import Update
 from rafterd.shared import GroupState, GroupWord
 
@@ -57,7 +68,6 @@ class Replica:
         "is_dirty",
         "listener",
         "machine",
-        "members",
         "node",
         "on_route",
         "readies_in_storage",
@@ -66,7 +76,6 @@ class Replica:
     def __init__(
         self,
         group: int,
-        members: tuple[int, ...],
         node: RawNode,
         machine: StateMachine,
         hard_state: HardState,
@@ -74,7 +83,6 @@ class Replica:
         on_route: Callable[[int, int, int], None],
     ) -> None:
         self.group = group
-        self.members = members
         self.node = node
         self.machine = machine
         self.hard_state = hard_state
@@ -94,10 +102,9 @@ class Replica:
         return self.node.is_leader
 
     @property
-    def has_lost_leadership(self) -> bool:
-        """Whether it led when `advance` last looked, and does not lead that term any more."""
-        node = self.node
-        return self._leader_term != 0 and not (node.is_leader and node.term == self._leader_term)
+    def members(self) -> tuple[int, ...]:
+        """All nodes that have a replica of the group, by the configuration in force here."""
+        return self.node.membership.nodes
 
     @property
     def proposals_count(self) -> int:
@@ -121,7 +128,7 @@ class Replica:
     def advance(self) -> None:
         """Notice a change of leadership, then let the service propose."""
         node = self.node
-        if self.has_lost_leadership:
+        if self._leader_term and not (node.is_leader and node.term == self._leader_term):
             self._lose_leadership()
         if node.is_leader:
             self._leader_term = node.term
@@ -165,7 +172,9 @@ class Replica:
                     proposal.lost()
                     proposal = None
             if proposal is None:
-                if entry.payload:
+                if entry.kind is not EntryKind.NORMAL:
+                    self._change_membership(entry)
+                elif entry.payload:
                     updates.append(Update(entry.index, entry.payload, None))
                 continue
             if updates:
@@ -176,6 +185,15 @@ class Replica:
             proposal.applied(machine.update([update])[0])
         if updates:
             machine.update(updates)
+
+    def _change_membership(self, entry: Entry) -> None:
+        """Put a change in force. It is no business of the machine's."""
+        if entry.kind is EntryKind.STRIPPED:
+            raise InvariantError(
+                f"group {self.group}: the payload of entry {entry.index} was withheld from a "
+                "witness, and this node is to apply it"
+            )
+        self.node.apply_conf_change(decode(entry.kind, entry.payload))
 
     def _confirm_reads(self) -> None:
         """Answer confirmed reads whose index has been applied.

@@ -181,6 +181,8 @@ class ShardServices:
             election_timeout_ticks=raft.election_timeout_ticks,
             heartbeat_ticks=raft.heartbeat_ticks,
             eager_commit=False,
+            # Routers know the leaders, and repeat under a session what was dropped.
+            forward_proposals=False,
             message_bytes_max=raft.message_bytes_max,
             inflight_messages_max=raft.inflight_messages_max,
             inflight_bytes_max=raft.inflight_bytes_max,
@@ -189,7 +191,7 @@ class ShardServices:
         )
         machine = KeyValueMachine()
         node = RawNode(core_config, log, random.Random(os.urandom(16)))
-        replica = Replica(group, members, node, machine, hard_state, words, self._on_route)
+        replica = Replica(group, node, machine, hard_state, words, self._on_route)
         service = GroupService(
             replica, machine, self._clock, self._counters, self.engine.mark, self._answer
         )
@@ -263,10 +265,12 @@ class ShardServices:
                 self.engine.mark(replica)
 
     def _stands_first(self, replica: Replica) -> bool:
-        rule, members = self._config.raft.first_leader, replica.members
-        if len(members) == 1:
+        if len(replica.members) == 1:
             return True
-        is_chosen = rule == "self" or (rule == "spread" and members[0] == self._config.node.id)
+        config = self._config
+        rule = config.raft.first_leader
+        preferred = config.members(replica.group)[0]
+        is_chosen = rule == "self" or (rule == "spread" and preferred == config.node.id)
         return is_chosen and self._hears_quorum(replica)
 
     def _hears_quorum(self, replica: Replica) -> bool:

@@ -6,7 +6,10 @@ import random
 from collections.abc import Iterable
 from typing import Any
 
+import pytest
+
 from rafter_core import (
+    ConfChange,
     Config,
     Entry,
     EntryKind,
@@ -20,8 +23,17 @@ from rafter_core import (
     Ready,
     TraceEvent,
 )
+from rafter_core.conf_change import decode
 
 THREE = Membership((1, 2, 3))
+
+# For tests that hold in both modes of the driver's work: the argument goes into the configuration.
+both_modes = pytest.mark.parametrize(
+    "async_storage_writes", [True, False], ids=["asynchronous", "synchronous"]
+)
+with_and_without_pre_vote = pytest.mark.parametrize(
+    "pre_vote", [False, True], ids=["vote", "pre_vote"]
+)
 
 
 def entry(term: int, index: int, payload: bytes = b"") -> Entry:
@@ -34,7 +46,10 @@ def log_of(*terms: int) -> list[Entry]:
 
 
 class Driven:
-    """A node with the driver's duties done at once, and everything that came out of it."""
+    """A node with the driver's duties done at once, and everything that came out of it.
+
+    Works in both modes: `async_storage_writes` in the configuration decides, as for a real driver.
+    """
 
     def __init__(
         self,
@@ -46,6 +61,7 @@ class Driven:
         seed: int = 1,
         **config: Any,
     ) -> None:
+        self.is_async: bool = config.get("async_storage_writes", True)
         self.storage = MemoryStorage(membership)
         entries = log_of(*terms)
         self.storage.append(entries)
@@ -53,20 +69,33 @@ class Driven:
             self.storage.set_hard_state(hard_state)
         elif entries:
             self.storage.set_hard_state(HardState(entries[-1].term, 0, 0))
+        self._config = {"node_id": node_id, **config}
+        self._seed = seed
+        self.restart()
+
+    def restart(self, **changes: Any) -> None:
+        """Start (anew) from what is stored, with nothing applied unless `applied` says so."""
+        self._config.update(changes)
         self.events: list[TraceEvent] = []
-        self.node = RawNode(
-            Config(node_id=node_id, **config), self.storage, random.Random(seed), self.events.append
-        )
         self.committed: list[Entry] = []
         self.reads: list[ReadState] = []
+        self.node = RawNode(
+            Config(**self._config), self.storage, random.Random(self._seed), self.events.append
+        )
 
     def store(self, ready: Ready) -> list[Message]:
         """Do all duties of one Ready and return its messages."""
         self.storage.store(ready)
-        self.node.storage_done(ready)
+        if self.is_async:
+            self.node.storage_done(ready)
         self.reads += ready.read_states
         self.committed += ready.committed
-        if ready.committed:
+        for item in ready.committed:
+            if item.kind in (EntryKind.CONFIG_CHANGE, EntryKind.CONFIG_CHANGE_V2):
+                self.node.apply_conf_change(decode(item.kind, item.payload))
+        if not self.is_async:
+            self.node.advance()
+        elif ready.committed:
             self.node.apply_done(ready.committed[-1].index)
         return ready.messages + ready.messages_after_sync
 
@@ -126,6 +155,16 @@ class Driven:
             sender,
             index=self.node.last_index if index is None else index,
         )
+
+    def propose(self, payload: bytes = b"x") -> list[Message]:
+        """Propose, and pump."""
+        self.node.propose(payload)
+        return self.pump()
+
+    def change(self, change: ConfChange) -> list[Message]:
+        """Propose a change of the membership, and pump."""
+        self.node.propose_conf_change(change)
+        return self.pump()
 
     def event_names(self) -> list[str]:
         return [event.name for event in self.events]

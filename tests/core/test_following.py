@@ -1,9 +1,11 @@
+"""The follower's side: what it appends, what it refuses, what it commits, and how it answers."""
+
 from __future__ import annotations
 
 import pytest
 
 from rafter_core import HardState, InvariantError, Message, MessageKind, Role, StepError
-from tests.core.support import Driven, entry
+from tests.core.support import Driven, both_modes, entry
 
 APPEND = MessageKind.APPEND
 APPEND_RESPONSE = MessageKind.APPEND_RESPONSE
@@ -35,6 +37,57 @@ def test_a_refusal_says_where_the_logs_may_agree(
     (answer,) = driven.step(APPEND, 2, term=5, index=index, log_term=log_term)
     assert answer.reject
     assert (answer.index, answer.reject_hint, answer.log_term) == (index, hint, hint_term)
+
+
+@both_modes
+@pytest.mark.parametrize(
+    ("index", "log_term", "new_terms", "commit", "last", "committed"),
+    [
+        # The previous entry does not match, or is not there.
+        (2, 3, [], 3, None, 0),
+        (3, 3, [], 3, None, 0),
+        # It matches; what is to be committed is capped by what was verified.
+        (1, 1, [], 1, 2, 1),
+        (0, 0, [2], 1, 1, 1),
+        (2, 2, [2, 2], 3, 4, 3),
+        (2, 2, [2], 4, 3, 3),
+        (1, 1, [2], 4, 2, 2),
+        (1, 1, [], 3, 2, 1),
+        (1, 1, [2], 3, 2, 2),
+        (2, 2, [], 3, 2, 2),
+        (2, 2, [], 4, 2, 2),
+        # Entries that are here already cut nothing; those that conflict cut the rest.
+        (0, 0, [1], 0, 2, 0),
+        (0, 0, [1, 2], 0, 2, 0),
+        (1, 1, [3, 3], 0, 3, 0),
+    ],
+)
+def test_an_append_is_taken_where_it_matches(
+    index: int,
+    log_term: int,
+    new_terms: list[int],
+    commit: int,
+    last: int | None,
+    committed: int,
+    async_storage_writes: bool,
+) -> None:
+    driven = Driven(terms=[1, 2], async_storage_writes=async_storage_writes)
+    entries = [entry(term, index + i) for i, term in enumerate(new_terms, 1)]
+    (answer,) = driven.step(
+        APPEND, 2, term=3, index=index, log_term=log_term, entries=entries, commit=commit
+    )
+    assert answer.reject is (last is None)
+    assert answer.index == index + (0 if last is None else len(entries))
+    assert driven.node.last_index == (2 if last is None else last)
+    assert driven.node.commit == driven.node.applied == committed
+
+
+@pytest.mark.parametrize(("commit", "expected"), [(3, 3), (2, 2), (1, 2)])
+def test_a_heartbeat_never_takes_the_commit_index_back(commit: int, expected: int) -> None:
+    driven = Driven(terms=[1, 2, 3], hard_state=HardState(3, 0, 2))
+    (answer,) = driven.step(HEARTBEAT, 2, commit=commit)
+    assert (answer.kind, answer.to, answer.term) == (HEARTBEAT_RESPONSE, 2, 3)
+    assert driven.node.commit == expected
 
 
 def test_an_append_behind_the_commit_index_is_answered_with_it() -> None:

@@ -1,3 +1,5 @@
+"""Roles as numbers."""
+
 from __future__ import annotations
 
 from rafter_core import Role

@@ -1,3 +1,5 @@
+"""What an observer is told."""
+
 from __future__ import annotations
 
 from rafter_core import TraceEvent

@@ -254,7 +254,6 @@ class EngineBench:
         machine = self.machines[group] = Journal()
         replica = Replica(
             group,
-            members,
             RawNode(config, log, random.Random(1)),
             machine,
             log.initial_state()[0],

@@ -112,7 +112,7 @@ class Shard:
         )
         machine = KeyValueMachine()
         words = self.shared.group_words(group)
-        replica = Replica(group, members, node, machine, hard_state, words, self.shared.set_route)
+        replica = Replica(group, node, machine, hard_state, words, self.shared.set_route)
         service = GroupService(
             replica,
             machine,
@@ -141,7 +141,7 @@ class Shard:
     def tick(self) -> None:
         for replica in self.replicas.values():
             replica.node.tick()
-            if replica.node.has_ready() or replica.has_lost_leadership:
+            if replica.node.has_ready():
                 self.mark(replica)
         self.router.tick()
 

@@ -34,7 +34,6 @@ class Bench:
         self.marked = False
         self.replica = Replica(
             1,
-            (1, 2, 3),
             self.node,
             self.machine,
             self.storage.initial_state()[0],

@@ -6,7 +6,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from rafter_core.entries import Entry, EntryKind, HardState, Membership
+from rafter_core.entries import Entry, EntryKind, HardState
+from rafter_core.membership import Membership
 from rafter_storage.errors import StorageError
 from rafter_storage.files import Buffer, OperatingSystemFiles
 from rafter_storage.group_log import GroupLog
