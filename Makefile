@@ -9,13 +9,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 WHEEL_CHECK := build/wheel-check
+COVERAGE := build/coverage
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv run cluster test tools lint format wheel bench clean
+.PHONY: help venv run cluster test tools lint format wheel bench fuzz mutate coverage clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
@@ -83,8 +84,25 @@ wheel: $(STAMP) ## Build dist/*.whl and check that it works in an environment of
 	  assert sum(str(path).endswith("py.typed") for path in files("rafter")) == 5'
 	@ls dist
 
-bench: $(STAMP) ## Measure one node and three nodes with redis-benchmark
+bench: $(STAMP) ## Measure the core, then one node and three nodes with redis-benchmark
+	$(BIN)/python -m bench.core
 	$(BIN)/python -m bench $(ARGS)
+
+fuzz: $(STAMP) ## Feed 200,000 inputs to the decoders of messages and of what is on disk
+	$(BIN)/python -m tests.core.fuzz_serializer $(ARGS)
+
+mutate: $(STAMP) ## Count the changes of the core's main modules that its tests notice
+	$(BIN)/python -m tests.mutation $(ARGS)
+
+coverage: $(STAMP) ## Fail if the core's tests leave more than 2 % of its branches aside
+	@mkdir -p $(COVERAGE)
+	$(BIN)/python -m coverage run --branch --source rafter_core --data-file $(COVERAGE)/data \
+	  -m pytest $(wildcard tests/core tests/paper tests/replay) $(ARGS)
+	@$(BIN)/python -m coverage report --data-file $(COVERAGE)/data --show-missing --skip-covered
+	@$(BIN)/python -m coverage json --quiet --data-file $(COVERAGE)/data -o $(COVERAGE)/report.json
+	@$(BIN)/python -c 'import json, sys; totals = json.load(open("$(COVERAGE)/report.json"))["totals"]; \
+	  percent = 100 * totals["covered_branches"] / totals["num_branches"]; \
+	  print(f"branches covered: {percent:.1f} %"); sys.exit(percent < 98)'
 
 clean: ## Remove caches and built files (not .venv, not data)
 	rm -rf dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
