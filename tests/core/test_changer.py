@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from rafter_core import Change, ChangeKind, ConfChange, ConfChangeError, Membership, Transition
 from rafter_core.changer import ChangeResult, change, enter_joint, leave_joint, simple
+from rafter_core.membership import MEMBERS_MAX
 from rafter_core.tracker import ProgressTracker
 from tests.replay.changes import parse_changes
 
@@ -366,3 +367,12 @@ def test_any_joint_configuration_can_be_left(membership: Membership) -> None:
     assert set(after.witnesses) == set(membership.witnesses) & set(membership.voters)
     assert (after.voters_outgoing, after.learners_next, after.auto_leave) == ((), (), False)
     assert not fresh
+
+
+def test_a_membership_has_room_for_so_many_nodes_and_no_more() -> None:
+    membership = Membership((1,))
+    learners = [Change(ChangeKind.ADD_LEARNER, node) for node in range(2, MEMBERS_MAX + 1)]
+    assert len(simple(membership, learners).membership.nodes) == MEMBERS_MAX
+    learners.append(Change(ChangeKind.ADD_LEARNER, MEMBERS_MAX + 1))
+    with pytest.raises(ConfChangeError, match=f"more than {MEMBERS_MAX} nodes"):
+        simple(membership, learners)
