@@ -50,7 +50,7 @@ class RaftLog:
         last = storage.last_index()
         # The commit index is not synced for its own sake, so a machine that is durable by itself
         # may be ahead of the one on disk; what it applied was committed.
-        commit = max(commit, applied, first - 1)
+        commit = max(commit, applied)
         if commit > last:
             raise InvariantError(
                 f"commit or applied index {commit} is beyond the last stored index {last}: "

@@ -34,6 +34,13 @@ APPEND = MessageKind.APPEND
 NORMAL = EntryKind.NORMAL
 
 
+@with_and_without_pre_vote
+def test_only_a_transfer_asks_for_votes_in_the_leaders_name(pre_vote: bool) -> None:
+    driven = Driven(pre_vote=pre_vote)
+    votes = of_kind(driven.campaign(), VOTE)
+    assert [message.context for message in votes] == [b"", b""]
+
+
 def test_a_campaign_asks_every_other_voter_in_ascending_order() -> None:
     driven = Driven(membership=Membership((1, 2, 3, 5)), pre_vote=False, terms=[1, 2])
     votes = driven.campaign()
