@@ -295,7 +295,7 @@ class Cluster:
         began = self.now
         factor = 1 if all(node.traits.pre_vote for node in self.nodes.values()) else 3
         if is_slow or options.inflight_messages_max < 10:
-            began += 3 * (max(ends) - min([*ends, self.history.last_index]))
+            began += 5 * (max(ends) - min([*ends, self.history.last_index]))
         self.elect(factor * LEADER_STEPS_MAX)
         target = self.history.last_index
         while self.history.last_index == target:
