@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rafter_core import sending
+from rafter_core import sending, transfer
 from rafter_core.config import Config, ReadMode
 from rafter_core.entries import NO_NODE, EntryKind, HardState
 from rafter_core.messages import (
@@ -25,6 +25,8 @@ from rafter_core.roles import FOLLOWER, LEADER, PRE_CANDIDATE
 
 if TYPE_CHECKING:
     from rafter_core.raft import Raft
+
+_CHANGES = (EntryKind.CONFIG_CHANGE, EntryKind.CONFIG_CHANGE_V2)
 
 
 def campaign(raft: Raft) -> None:
@@ -72,8 +74,7 @@ def end_leader_period(raft: Raft) -> None:
             raft.become_follower(raft.term, NO_NODE)
             return
     if raft.transferee != NO_NODE:
-        raft.report("transfer_aborted", f"node {raft.transferee} did not take over in time")
-        raft.transferee = NO_NODE
+        transfer.abort(raft, "it did not take over in time")
 
 
 def forget_leader(raft: Raft) -> None:
@@ -219,6 +220,3 @@ def _ask(
                 priority=raft.priority,
             )
         )
-
-
-_CHANGES = (EntryKind.CONFIG_CHANGE, EntryKind.CONFIG_CHANGE_V2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from rafter_core import reconfiguration, replication
 from rafter_core.entries import NO_NODE, Entry, EntryKind
@@ -74,13 +74,13 @@ def forward(raft: Raft, message: Message) -> None:
         Message(
             kind=PROPOSE,
             to=raft.leader,
-            sender=message.sender or raft.node_id,
+            sender=message.sender,
             entries=message.entries,
         )
     )
 
 
-def refuse(raft: Raft, message: Message) -> None:
+def refuse(raft: Raft, message: Message) -> NoReturn:
     """Refuse proposals for want of a leader."""
     raise ProposalDropped(
         f"node {raft.node_id} knows no leader of term {raft.term}: {len(message.entries)} dropped"

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from rafter_core.storage import LogStorage
 
 _FROM_LEADER = frozenset((APPEND, HEARTBEAT, SNAPSHOT, QUIESCE))
+_FORWARDED = TERMLESS_KINDS | {TRANSFER_LEADER}
 
 
 class Raft:
@@ -389,6 +390,3 @@ class Raft:
         self.reads.clear()
         self.tracker.votes.clear()
         self.tracker.reset(self.log.last_index)
-
-
-_FORWARDED = TERMLESS_KINDS | {TRANSFER_LEADER}

@@ -70,7 +70,6 @@ class RawNode:
         trace: TraceSink | None = None,
     ) -> None:
         """Start from what `storage` holds, as a follower. Raises ConfigError or InvariantError."""
-        hard_state, _ = storage.initial_state()
         self._raft = Raft(config, storage, generator, trace)
         self._guard = Guard(self._raft)
         self._is_async = config.async_storage_writes
@@ -83,8 +82,8 @@ class RawNode:
         # until that one is durable nothing that speaks of the term may leave.
         self._leader_handed = NO_NODE
         self._role_handed: Role = FOLLOWER
-        self._term_handed = hard_state.term
-        self._vote_handed = hard_state.vote
+        self._term_handed = self._raft.term
+        self._vote_handed = self._raft.vote
         self._commit_handed = self._raft.log.committed
         self._term_ready_number = 0
 
@@ -276,11 +275,10 @@ class RawNode:
             self._term_ready_number = number
             self._term_handed = raft.term
             self._vote_handed = raft.vote
-            self._commit_handed = log.committed
             hard_state = HardState(raft.term, raft.vote, log.committed)
         elif log.committed != self._commit_handed:
-            self._commit_handed = log.committed
             hard_state = HardState(raft.term, raft.vote, log.committed)
+        self._commit_handed = log.committed
         messages, raft.messages = raft.messages, []
         responses, raft.messages_after_sync = raft.messages_after_sync, []
         if messages and self._waits_for_term and self._term_ready_number > self._stored_number:

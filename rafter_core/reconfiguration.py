@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rafter_core import changer, reads, replication
+from rafter_core import changer, reads, replication, transfer
 from rafter_core.conf_change import ConfChange, decode
 from rafter_core.entries import NO_NODE, EntryKind
 from rafter_core.errors import ConfChangeError, DecodeError, InvariantError
@@ -71,12 +71,6 @@ def apply(raft: Raft, change: ConfChange) -> Membership:
     return raft.tracker.membership
 
 
-def restore(raft: Raft, membership: Membership) -> None:
-    """Take over the configuration of a snapshot."""
-    raft.tracker.restore(membership, raft.log.last_index)
-    _after_switch(raft)
-
-
 def _refusal(raft: Raft, kind: EntryKind, payload: bytes, pending: int) -> str | None:
     """Return why a change must not be proposed now, None if it may."""
     try:
@@ -126,5 +120,4 @@ def _after_switch(raft: Raft) -> None:
         for progress in raft.tracker.peers:
             send_append(raft, progress, is_empty_allowed=False)
     if raft.transferee != NO_NODE and not membership.is_voter(raft.transferee):
-        raft.report("transfer_aborted", f"node {raft.transferee} is no voter any more")
-        raft.transferee = NO_NODE
+        transfer.abort(raft, "it is no voter any more")

@@ -68,8 +68,7 @@ def handle_append_response(raft: Raft, message: Message) -> None:
         _resume(raft, progress)
     is_peer = sender != raft.node_id
     if maybe_commit(raft):
-        if raft.reads.held:
-            reads.release_held(raft)
+        reads.release_held(raft)
         if raft.config.eager_commit:
             broadcast_append(raft)
     elif is_peer and raft.config.eager_commit and progress.lacks_commit(raft.log.committed):

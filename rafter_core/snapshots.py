@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rafter_core import reconfiguration
 from rafter_core.messages import APPEND_RESPONSE, Message
 from rafter_core.progress import SNAPSHOT
 from rafter_core.roles import LEADER
@@ -66,8 +65,7 @@ def _restore(raft: Raft, snapshot: Snapshot) -> bool:
     if snapshot.index <= log.committed:
         raft.report("snapshot_ignored", f"{snapshot!r}, committed {log.committed}")
         return False
-    membership = snapshot.membership
-    if raft.node_id not in membership.nodes:
+    if raft.node_id not in snapshot.membership.nodes:
         raft.report("snapshot_ignored", f"{snapshot!r} is for a group without this node")
         return False
     if log.matches(snapshot.term, snapshot.index):
@@ -77,6 +75,6 @@ def _restore(raft: Raft, snapshot: Snapshot) -> bool:
     if log.unstable.snapshot is None:
         raft.overtaken_membership = raft.tracker.membership
     log.restore(snapshot)
-    reconfiguration.restore(raft, membership)
+    raft.tracker.restore(snapshot.membership, log.last_index)
     raft.report("snapshot_restored", f"{snapshot!r}")
     return True

@@ -56,6 +56,12 @@ def continue_with(raft: Raft, progress: Progress) -> None:
         send_timeout_now(raft, progress.node)
 
 
+def abort(raft: Raft, why: str) -> None:
+    """End the transfer under way: proposals are taken again."""
+    raft.report("transfer_aborted", f"to node {raft.transferee}: {why}")
+    raft.transferee = NO_NODE
+
+
 def _can_lead(raft: Raft, node: int) -> bool:
     membership = raft.tracker.membership
     return membership.is_voter(node) and node not in membership.witnesses
@@ -69,8 +75,7 @@ def _start(raft: Raft, to: int) -> None:
     if raft.transferee == to:
         return
     if raft.transferee != NO_NODE:
-        raft.report("transfer_aborted", f"to node {raft.transferee}, for another one")
-        raft.transferee = NO_NODE
+        abort(raft, "another one is asked for")
     if to == raft.node_id:
         return
     # One election timeout from now on.

@@ -19,6 +19,9 @@ from rafter_core import (
 from tests.core.network import Host, Network
 from tests.core.support import Driven
 
+TIMEOUT_TICKS = 10
+"""The election timeout that nodes have unless a test sets another."""
+
 PLAIN: dict[str, Any] = {"pre_vote": False, "check_quorum": False}
 """The algorithm of the paper's figure 2, without what the thesis adds in 4.2.3 and 9.6."""
 
@@ -65,6 +68,20 @@ def last_kinds(node: RawNode, count: int) -> list[EntryKind]:
     log = node._raft.log
     last = log.last_index
     return [entry.kind for entry in log.slice(last - count + 1, last + 1, 1 << 60)]
+
+
+def led_cluster(count: int = 3, **config: Any) -> Cluster:
+    """Return a group that node 1 leads and that has committed its no-op, with nothing recorded."""
+    cluster = Cluster(count=count, **config)
+    cluster.campaign(1)
+    assert cluster.leaders() == [1]
+    cluster.forget()
+    return cluster
+
+
+def memberships(cluster: Cluster) -> list[Membership]:
+    """Return the configuration in force on each node."""
+    return [host.node.membership for host in cluster.hosts.values()]
 
 
 def _keep_all(message: Message) -> bool:

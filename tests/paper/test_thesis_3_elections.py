@@ -10,10 +10,7 @@ import pytest
 from rafter_core import Message, MessageKind, Role
 from tests.core.network import Host
 from tests.core.support import Driven, of_kind
-from tests.paper.support import PLAIN, Cluster, group
-
-TIMEOUT_TICKS = 10
-
+from tests.paper.support import PLAIN, TIMEOUT_TICKS, Cluster, group
 
 # ---- how timeouts are drawn
 

@@ -6,18 +6,9 @@ import pytest
 
 from rafter_core import Membership, MessageKind, ProposalDropped, Role, TransferRefused
 from tests.core.support import Driven, of_kind
-from tests.paper.support import Cluster
+from tests.paper.support import TIMEOUT_TICKS, led_cluster
 
 TIMEOUT_NOW = MessageKind.TIMEOUT_NOW
-TIMEOUT_TICKS = 10
-
-
-def led_cluster(count: int = 3) -> Cluster:
-    """Return a group that node 1 leads, with the settings that users have."""
-    cluster = Cluster(count=count)
-    cluster.campaign(1)
-    cluster.forget()
-    return cluster
 
 
 def test_leadership_goes_to_the_target_without_any_timeout() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from rafter_core import (
@@ -16,22 +14,17 @@ from rafter_core import (
 )
 from tests.core.network import Host
 from tests.core.support import THREE, Driven, of_kind
-from tests.paper.support import Cluster, add, add_learner, group, last_kinds, remove
-
-TIMEOUT_TICKS = 10
-
-
-def memberships(cluster: Cluster) -> list[Membership]:
-    """Return the configuration in force on each node."""
-    return [host.node.membership for host in cluster.hosts.values()]
-
-
-def led_cluster(count: int = 3, **config: Any) -> Cluster:
-    """Return a group that node 1 leads."""
-    cluster = Cluster(count=count, **config)
-    cluster.campaign(1)
-    assert cluster.leaders() == [1]
-    return cluster
+from tests.paper.support import (
+    TIMEOUT_TICKS,
+    Cluster,
+    add,
+    add_learner,
+    group,
+    last_kinds,
+    led_cluster,
+    memberships,
+    remove,
+)
 
 
 def newcomer(cluster: Cluster, node: int) -> Host:

@@ -12,9 +12,8 @@ import pytest
 
 from rafter_core import Change, ChangeKind, ConfChange, Membership, Message, MessageKind, Role
 from tests.core.support import Driven, of_kind
-from tests.paper.support import PLAIN, Cluster, group
+from tests.paper.support import PLAIN, TIMEOUT_TICKS, Cluster, group
 
-TIMEOUT_TICKS = 10
 PRE_VOTE = MessageKind.PRE_VOTE
 PRE_VOTE_RESPONSE = MessageKind.PRE_VOTE_RESPONSE
 VOTE = MessageKind.VOTE

@@ -20,9 +20,8 @@ from rafter_core import (
 )
 from tests.core.network import Host
 from tests.core.support import Driven, of_kind
-from tests.paper.support import Cluster, group
+from tests.paper.support import TIMEOUT_TICKS, Cluster, group
 
-TIMEOUT_TICKS = 10
 OLD = (1, 2, 3)
 NEW = (1, 4, 5)
 JOINT = Membership(NEW, OLD)

@@ -8,7 +8,6 @@ until its removal is committed, and there is never more than one change on its w
 from __future__ import annotations
 
 from itertools import combinations
-from typing import Any
 
 import pytest
 
@@ -26,23 +25,18 @@ from rafter_core import (
 from rafter_core.changer import simple
 from tests.core.network import Host
 from tests.core.support import THREE, Driven
-from tests.paper.support import PLAIN, Cluster, add, add_learner, group, last_kinds, remove
-
-TIMEOUT_TICKS = 10
-
-
-def memberships(cluster: Cluster) -> list[Membership]:
-    """Return the configuration in force on each node."""
-    return [host.node.membership for host in cluster.hosts.values()]
-
-
-def led_cluster(count: int = 3, **config: Any) -> Cluster:
-    """Return a group that node 1 leads."""
-    cluster = Cluster(count=count, **config)
-    cluster.campaign(1)
-    assert cluster.leaders() == [1]
-    return cluster
-
+from tests.paper.support import (
+    PLAIN,
+    TIMEOUT_TICKS,
+    Cluster,
+    add,
+    add_learner,
+    group,
+    last_kinds,
+    led_cluster,
+    memberships,
+    remove,
+)
 
 # ---- safety, 4.1
 

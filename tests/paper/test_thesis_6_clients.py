@@ -6,8 +6,6 @@ succeeded if the entry that is applied at its index has its term, and failed if 
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from rafter_core import (
@@ -15,19 +13,7 @@ from rafter_core import (
     ProposalDropped,
     Role,
 )
-from tests.paper.support import PLAIN, Cluster
-
-TIMEOUT_TICKS = 10
-
-
-def led_cluster(count: int = 3, **config: Any) -> Cluster:
-    """Return a group that node 1 leads and that has committed its no-op, at index 1."""
-    cluster = Cluster(count=count, **config)
-    cluster.campaign(1)
-    assert cluster.leaders() == [1]
-    cluster.forget()
-    return cluster
-
+from tests.paper.support import PLAIN, TIMEOUT_TICKS, Cluster, led_cluster
 
 # ---- routing requests to the leader, 6.2
 

@@ -18,21 +18,11 @@ from rafter_core import (
 )
 from tests.core.network import Host
 from tests.core.support import Driven, of_kind
-from tests.paper.support import PLAIN, Cluster, group
+from tests.paper.support import PLAIN, TIMEOUT_TICKS, Cluster, group, led_cluster
 
-TIMEOUT_TICKS = 10
 HEARTBEAT = MessageKind.HEARTBEAT
 HEARTBEAT_RESPONSE = MessageKind.HEARTBEAT_RESPONSE
 LEASE: dict[str, Any] = {"read_mode": ReadMode.LEASE}
-
-
-def led_cluster(count: int = 3, **config: Any) -> Cluster:
-    """Return a group that node 1 leads and that has committed its no-op, at index 1."""
-    cluster = Cluster(count=count, **config)
-    cluster.campaign(1)
-    assert cluster.leaders() == [1]
-    cluster.forget()
-    return cluster
 
 
 def read(cluster: Cluster, node: int, context: bytes) -> list[ReadState]:
