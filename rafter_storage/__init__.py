@@ -16,7 +16,7 @@ from rafter_storage.errors import (
     Poisoned,
     StorageError,
 )
-from rafter_storage.files import FileOperations, OperatingSystemFiles
+from rafter_storage.file_system import FileSystem, RealFileSystem
 from rafter_storage.group_log import GroupLog
 from rafter_storage.identity import Identity, cluster_id_of
 from rafter_storage.segment_manager import GroupWrite, SegmentManager, Statistics, WriteJob
@@ -26,15 +26,15 @@ __all__ = [
     "Damage",
     "DataDirectory",
     "DataDirectoryError",
-    "FileOperations",
+    "FileSystem",
     "GroupLog",
     "GroupWrite",
     "Identity",
     "IdentityError",
     "InvalidWrite",
     "LockedError",
-    "OperatingSystemFiles",
     "Poisoned",
+    "RealFileSystem",
     "SegmentManager",
     "Statistics",
     "StorageError",

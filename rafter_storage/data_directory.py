@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rafter_storage.errors import DataDirectoryError, LockedError
-from rafter_storage.files import DIRECTORY_MODE, FILE_MODE, OPERATING_SYSTEM, FileOperations
+from rafter_storage.file_system import DIRECTORY_MODE, FILE_MODE, REAL_FILE_SYSTEM, FileSystem
 
 __all__ = ["DataDirectory", "check_private", "shard_directory"]
 
@@ -28,13 +28,13 @@ class DataDirectory:
     them is gone. Programs that are executed do not inherit it.
     """
 
-    def __init__(self, path: Path, descriptor: int, files: FileOperations) -> None:
+    def __init__(self, path: Path, descriptor: int, files: FileSystem) -> None:
         self.path = path
         self.files = files
         self._descriptor: int | None = descriptor
 
     @classmethod
-    def acquire(cls, path: Path, *, files: FileOperations = OPERATING_SYSTEM) -> "DataDirectory":
+    def acquire(cls, path: Path, *, files: FileSystem = REAL_FILE_SYSTEM) -> "DataDirectory":
         """Create the directory if it is not there, check that it is private, and lock it.
 
         Raises ``LockedError`` naming the process that holds it, ``DataDirectoryError`` for wrong
@@ -99,7 +99,7 @@ def _make_directories(path: Path) -> None:
     if path.parent != path:
         _make_directories(path.parent)
     path.mkdir(mode=DIRECTORY_MODE)
-    OPERATING_SYSTEM.sync_directory(path.parent)
+    REAL_FILE_SYSTEM.sync_directory(path.parent)
 
 
 def _own_paths(path: Path) -> Iterator[Path]:

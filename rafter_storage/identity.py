@@ -16,7 +16,7 @@ from xxhash import xxh3_64_intdigest
 
 from rafter_storage.data_directory import DataDirectory
 from rafter_storage.errors import DataDirectoryError, IdentityError
-from rafter_storage.files import FileOperations, read_exactly, write_exactly
+from rafter_storage.file_system import FileSystem, read_exactly, write_exactly
 from rafter_storage.segment import sequence_of
 
 __all__ = ["IDENTITY_FORMAT", "Identity", "cluster_id_of"]
@@ -119,7 +119,7 @@ def _encode(identity: Identity) -> bytes:
     return json.dumps(fields, indent=2).encode() + b"\n"
 
 
-def _load(files: FileOperations, path: Path) -> Identity:
+def _load(files: FileSystem, path: Path) -> Identity:
     """Read an identity, believing nothing that the checksum does not cover."""
     descriptor = files.open(path, os.O_RDONLY)
     try:

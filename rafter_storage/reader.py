@@ -8,7 +8,7 @@ from rafter_core.entries import Entry
 from rafter_core.errors import DecodeError
 from rafter_core.serializer import unpack_entries
 from rafter_storage.errors import CorruptionError, Damage, StorageError
-from rafter_storage.files import FileOperations, read_exactly
+from rafter_storage.file_system import FileSystem, read_exactly
 from rafter_storage.record import PREFIX_BYTES, RecordKind, decode_prefix, is_body_valid
 from rafter_storage.segment import SEGMENT_BYTES_MAX
 
@@ -24,7 +24,7 @@ class RecordReader:
     is often asked for in several portions.
     """
 
-    def __init__(self, files: FileOperations) -> None:
+    def __init__(self, files: FileSystem) -> None:
         self._files = files
         self._segments: dict[int, tuple[Path, int]] = {}
         self._descriptors: OrderedDict[int, int] = OrderedDict()

@@ -26,7 +26,7 @@ from typing import NamedTuple
 from xxhash import xxh3_64_intdigest
 
 from rafter_core.entries import Entry, HardState
-from rafter_storage.files import Buffer
+from rafter_storage.file_system import Buffer
 
 __all__ = [
     "ALIGNMENT",

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from rafter_core.errors import DecodeError
 from rafter_core.serializer import unpack_entries
 from rafter_storage.errors import Damage, StorageError
-from rafter_storage.files import FileOperations, read_exactly
+from rafter_storage.file_system import FileSystem, read_exactly
 from rafter_storage.group_log import GroupState
 from rafter_storage.record import (
     ALIGNMENT,
@@ -74,7 +74,7 @@ class Recovery:
     is all of them, ``tail`` where the log goes on (None without segments or with shard damage).
     """
 
-    def __init__(self, files: FileOperations, directory: Path, tail_bytes_max: int) -> None:
+    def __init__(self, files: FileSystem, directory: Path, tail_bytes_max: int) -> None:
         self._files = files
         self._directory = directory
         self._tail_bytes_max = tail_bytes_max

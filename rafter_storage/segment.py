@@ -24,7 +24,7 @@ from typing import NamedTuple
 from xxhash import xxh3_64_intdigest
 
 from rafter_storage.errors import StorageError
-from rafter_storage.files import Buffer, FileOperations, read_exactly, write_exactly
+from rafter_storage.file_system import Buffer, FileSystem, read_exactly, write_exactly
 
 __all__ = [
     "FORMAT_VERSION",
@@ -110,7 +110,7 @@ def decode_header(path: Path, block: Buffer) -> SegmentHeader | None:
     return SegmentHeader(*numbers)
 
 
-def create_segment(files: FileOperations, directory: Path, header: SegmentHeader) -> int:
+def create_segment(files: FileSystem, directory: Path, header: SegmentHeader) -> int:
     """Create a segment and return a descriptor for writing it.
 
     On return the file, its whole allocation, its header and its name are durable. After an error
@@ -141,7 +141,7 @@ class LoadedSegment(NamedTuple):
     used: int
 
 
-def load_segment(files: FileOperations, path: Path) -> LoadedSegment:
+def load_segment(files: FileSystem, path: Path) -> LoadedSegment:
     """Read a whole segment in large steps.
 
     The bytes are copied, not mapped from the file: a read error is then an ``OSError`` here, and
@@ -176,7 +176,7 @@ def used_bytes(block: bytes) -> int:
     return len(block.rstrip(b"\0"))
 
 
-def zero_from(files: FileOperations, descriptor: int, offset: int) -> None:
+def zero_from(files: FileSystem, descriptor: int, offset: int) -> None:
     """Overwrite with zeros all that is not zero at ``offset`` and behind; sync it.
 
     Records that were cut off must not come back: a later record could end exactly where an old

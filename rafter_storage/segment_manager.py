@@ -14,7 +14,7 @@ from rafter_core.entries import Entry, HardState
 from rafter_core.membership import Membership
 from rafter_core.serializer import pack_entries
 from rafter_storage.errors import CorruptionError, Damage, InvalidWrite, StorageError
-from rafter_storage.files import OPERATING_SYSTEM, Buffer, FileOperations
+from rafter_storage.file_system import REAL_FILE_SYSTEM, Buffer, FileSystem
 from rafter_storage.group_log import GroupLog, GroupState
 from rafter_storage.reader import RecordReader
 from rafter_storage.record import (
@@ -152,7 +152,7 @@ class SegmentManager:
         *,
         segment_bytes: int = 64 << 20,
         tail_bytes_max: int = 2 << 20,
-        files: FileOperations = OPERATING_SYSTEM,
+        files: FileSystem = REAL_FILE_SYSTEM,
     ) -> None:
         if not SEGMENT_BYTES_MIN <= segment_bytes <= SEGMENT_BYTES_MAX:
             raise ValueError(

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from rafter_storage.errors import Poisoned, StorageError
-from rafter_storage.files import Buffer, FileOperations, write_exactly
+from rafter_storage.file_system import Buffer, FileSystem, write_exactly
 from rafter_storage.segment import SegmentHeader, create_segment, segment_path
 
 __all__ = ["SegmentWriter"]
@@ -21,7 +21,7 @@ class SegmentWriter:
     """
 
     def __init__(
-        self, files: FileOperations, directory: Path, header: SegmentHeader, descriptor: int
+        self, files: FileSystem, directory: Path, header: SegmentHeader, descriptor: int
     ) -> None:
         self._files = files
         self._directory = directory

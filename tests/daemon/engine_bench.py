@@ -24,7 +24,7 @@ from rafter_core import (
     Update,
 )
 from rafter_core.serializer import message_from_wire, message_to_wire
-from rafter_storage.files import OperatingSystemFiles
+from rafter_storage.file_system import RealFileSystem
 from rafter_storage.segment_manager import GroupWrite, SegmentManager, WriteJob
 from rafter_transport.exchanger import Channel
 from rafter_transport.payload import pack_item, unpack
@@ -63,7 +63,7 @@ async def until(condition: Callable[[], Value]) -> Value:
         await asyncio.sleep(0.001)
 
 
-class Disk(OperatingSystemFiles):
+class Disk(RealFileSystem):
     """The real file system; each sync is an event, can be held back, and can fail."""
 
     def __init__(self, events: list[str]) -> None:

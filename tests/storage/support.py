@@ -9,7 +9,7 @@ from pathlib import Path
 from rafter_core.entries import Entry, EntryKind, HardState
 from rafter_core.membership import Membership
 from rafter_storage.errors import StorageError
-from rafter_storage.files import Buffer, OperatingSystemFiles
+from rafter_storage.file_system import Buffer, RealFileSystem
 from rafter_storage.group_log import GroupLog
 from rafter_storage.segment_manager import GroupWrite, SegmentManager
 
@@ -31,7 +31,7 @@ def entries(first: int, last: int, term: int = 1) -> list[Entry]:
 
 def open_manager(
     directory: Path,
-    files: OperatingSystemFiles | None = None,
+    files: RealFileSystem | None = None,
     tail_bytes_max: int = 1 << 20,
     segment_bytes: int = SEGMENT_BYTES,
 ) -> SegmentManager:
@@ -39,7 +39,7 @@ def open_manager(
         directory,
         segment_bytes=segment_bytes,
         tail_bytes_max=tail_bytes_max,
-        files=files or OperatingSystemFiles(),
+        files=files or RealFileSystem(),
     )
     manager.open()
     return manager
@@ -82,7 +82,7 @@ def abandon(manager: SegmentManager) -> None:
     manager.close()
 
 
-class FaultyFiles(OperatingSystemFiles):
+class FaultyFiles(RealFileSystem):
     """The real file system, with faults at chosen calls.
 
     ``fail_at`` maps (method, n-th call of it from now, 1-based) to an error number. ``short_bytes``
@@ -138,7 +138,7 @@ EIO = errno.EIO
 ENOSPC = errno.ENOSPC
 
 
-class UnsyncedFiles(OperatingSystemFiles):
+class UnsyncedFiles(RealFileSystem):
     """The real file system without its syncs, for tests that build the states of a crash."""
 
     def sync_data(self, descriptor: int) -> None:

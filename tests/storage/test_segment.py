@@ -8,7 +8,7 @@ import pytest
 from xxhash import xxh3_64_intdigest
 
 from rafter_storage.errors import StorageError
-from rafter_storage.files import OperatingSystemFiles
+from rafter_storage.file_system import RealFileSystem
 from rafter_storage.segment import (
     HEADER_BYTES,
     SegmentHeader,
@@ -95,21 +95,21 @@ def test_loaded_segment_equals_the_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     content = b"a" * 10 + bytes(3 << 20) + b"b" * 10 + bytes(2 << 20)
     path.write_bytes(content)
-    loaded = load_segment(OperatingSystemFiles(), path)
+    loaded = load_segment(RealFileSystem(), path)
     assert loaded.data[:] == content
     assert loaded.used == 10 + (3 << 20) + 10
 
 
 def test_empty_file_is_loaded_as_nothing(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    assert load_segment(OperatingSystemFiles(), tmp_path / "file") == (b"", 0)
+    assert load_segment(RealFileSystem(), tmp_path / "file") == (b"", 0)
 
 
 def test_file_too_large_for_a_segment_is_refused_unread(tmp_path: Path) -> None:
     with (tmp_path / "file").open("wb") as file:
         file.truncate(1 << 33)
     with pytest.raises(StorageError, match="at most 4 GiB"):
-        load_segment(OperatingSystemFiles(), tmp_path / "file")
+        load_segment(RealFileSystem(), tmp_path / "file")
 
 
 def test_used_bytes_ends_behind_the_last_that_is_not_zero() -> None:

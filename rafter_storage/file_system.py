@@ -1,23 +1,27 @@
 """The file operations that storage needs, as one small object that can be replaced.
 
-Everything that ``rafter_storage`` does to a disk goes through a ``FileOperations``: faults are
+Everything that ``rafter_storage`` does to a disk goes through a ``FileSystem``: faults are
 injected by handing in another one, and production code has no branch for tests. The methods are
-the system calls of the same names; all raise ``OSError``.
+the system calls of the same names; all raise ``OSError``. Links are never followed below a data
+directory.
 """
 
+import fcntl
 import mmap
 import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 __all__ = [
     "DIRECTORY_MODE",
     "FILE_MODE",
-    "OPERATING_SYSTEM",
+    "REAL_FILE_SYSTEM",
     "Buffer",
-    "FileOperations",
-    "OperatingSystemFiles",
+    "FileStatus",
+    "FileSystem",
+    "RealFileSystem",
     "read_exactly",
     "write_exactly",
 ]
@@ -31,7 +35,17 @@ Buffer = bytes | bytearray | memoryview | mmap.mmap
 _BUFFERS_MAX = 1024
 
 
-class FileOperations(Protocol):
+class FileStatus(NamedTuple):
+    """What a name in a directory stands for. ``mode`` has the permission bits alone."""
+
+    is_directory: bool
+    is_file: bool
+    mode: int
+    owner: int
+    size: int
+
+
+class FileSystem(Protocol):
     """What storage asks of a file system."""
 
     def open(self, path: Path, flags: int) -> int:
@@ -52,6 +66,9 @@ class FileOperations(Protocol):
     def allocate(self, descriptor: int, length: int) -> None:
         """Reserve ``length`` bytes from the file's start; what was never written reads as zeros."""
 
+    def truncate(self, descriptor: int, length: int) -> None:
+        """Set the file's size; what it grows by reads as zeros."""
+
     def sync_data(self, descriptor: int) -> None:
         """Make the file's bytes, and its size, durable."""
 
@@ -61,18 +78,33 @@ class FileOperations(Protocol):
     def make_directory(self, path: Path) -> None:
         """Create one directory with mode 0700."""
 
+    def remove_directory(self, path: Path) -> None:
+        """Remove one directory, which must be empty."""
+
     def names(self, path: Path) -> list[str]:
         """List the names in a directory, sorted."""
 
+    def status(self, path: Path) -> FileStatus | None:
+        """Tell what stands at ``path``, links not followed; None if there is nothing."""
+
     def rename(self, source: Path, target: Path) -> None:
-        """Rename within a directory, replacing the target."""
+        """Rename a file, replacing the target, or a directory, whose target must not exist."""
+
+    def link(self, source: Path, target: Path) -> None:
+        """Give a file a second name, which must not exist."""
 
     def unlink(self, path: Path) -> None:
-        """Remove a file."""
+        """Remove a file's name; open descriptors go on reading and writing it."""
+
+    def lock(self, descriptor: int) -> bool:
+        """Lock an open file for as long as it is open here or in a forked child; False if taken."""
+
+    def free_bytes(self, path: Path) -> int:
+        """Return how many bytes can still be written to the disk under ``path``."""
 
 
-class OperatingSystemFiles:
-    """``FileOperations`` on the real file system."""
+class RealFileSystem:
+    """``FileSystem`` on the real file system."""
 
     def open(self, path: Path, flags: int) -> int:
         """Open or create a file, never through a link, never for executed programs."""
@@ -98,6 +130,10 @@ class OperatingSystemFiles:
         """System call: posix_fallocate."""
         os.posix_fallocate(descriptor, 0, length)
 
+    def truncate(self, descriptor: int, length: int) -> None:
+        """System call: ftruncate."""
+        os.ftruncate(descriptor, length)
+
     def sync_data(self, descriptor: int) -> None:
         """System call: fdatasync; bytes, and the size that is needed to reach them."""
         os.fdatasync(descriptor)
@@ -114,24 +150,59 @@ class OperatingSystemFiles:
         """System call: mkdir."""
         path.mkdir(mode=DIRECTORY_MODE)
 
+    def remove_directory(self, path: Path) -> None:
+        """System call: rmdir."""
+        path.rmdir()
+
     def names(self, path: Path) -> list[str]:
         """System call: readdir; sorted."""
         return sorted(os.listdir(path))
+
+    def status(self, path: Path) -> FileStatus | None:
+        """System call: lstat."""
+        try:
+            found = path.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return FileStatus(
+            stat.S_ISDIR(found.st_mode),
+            stat.S_ISREG(found.st_mode),
+            stat.S_IMODE(found.st_mode),
+            found.st_uid,
+            found.st_size,
+        )
 
     def rename(self, source: Path, target: Path) -> None:
         """System call: rename."""
         source.rename(target)
 
+    def link(self, source: Path, target: Path) -> None:
+        """System call: link."""
+        target.hardlink_to(source)
+
     def unlink(self, path: Path) -> None:
         """System call: unlink."""
         path.unlink()
 
+    def lock(self, descriptor: int) -> bool:
+        """System call: flock."""
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
 
-OPERATING_SYSTEM = OperatingSystemFiles()
+    def free_bytes(self, path: Path) -> int:
+        """System call: statvfs."""
+        found = os.statvfs(path)
+        return found.f_bavail * found.f_frsize
+
+
+REAL_FILE_SYSTEM = RealFileSystem()
 
 
 def write_exactly(
-    files: FileOperations, descriptor: int, buffers: Sequence[Buffer], offset: int
+    files: FileSystem, descriptor: int, buffers: Sequence[Buffer], offset: int
 ) -> None:
     """Write all of ``buffers`` at ``offset``, going on after a short write.
 
@@ -163,7 +234,7 @@ def _drop_written(pending: list[Buffer], written: int) -> None:
         pending[0] = memoryview(pending[0])[written:]
 
 
-def read_exactly(files: FileOperations, descriptor: int, length: int, offset: int) -> bytes:
+def read_exactly(files: FileSystem, descriptor: int, length: int, offset: int) -> bytes:
     """Read ``length`` bytes at ``offset``, or fewer only where the file ends."""
     data = files.pread(descriptor, length, offset)
     if len(data) == length:

@@ -1,4 +1,4 @@
-"""Tests of rafter_storage.files."""
+"""Tests of rafter_storage.file_system."""
 
 import os
 import stat
@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from rafter_storage.files import OperatingSystemFiles, read_exactly, write_exactly
+from rafter_storage.file_system import RealFileSystem, read_exactly, write_exactly
 from tests.storage.support import FaultyFiles
 
 
 def test_created_files_are_private(tmp_path: Path) -> None:
-    files = OperatingSystemFiles()
+    files = RealFileSystem()
     files.close(files.open(tmp_path / "file", os.O_RDWR | os.O_CREAT))
     files.make_directory(tmp_path / "directory")
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o600
@@ -22,7 +22,7 @@ def test_links_are_not_followed(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"x")
     (tmp_path / "link").symlink_to(tmp_path / "file")
     with pytest.raises(OSError, match="link"):
-        OperatingSystemFiles().open(tmp_path / "link", os.O_RDONLY)
+        RealFileSystem().open(tmp_path / "link", os.O_RDONLY)
 
 
 @pytest.mark.parametrize("short_bytes", [1, 2, 3, 7, 10, 100])
@@ -53,7 +53,7 @@ def test_more_buffers_than_one_call_takes_are_all_written(tmp_path: Path) -> Non
     assert files.calls.count("pwritev") == 3
 
 
-class ShortReads(OperatingSystemFiles):
+class ShortReads(RealFileSystem):
     def pread(self, descriptor: int, length: int, offset: int) -> bytes:
         return super().pread(descriptor, min(length, 3), offset)
 
