@@ -16,10 +16,10 @@ export PIP_ROOT_USER_ACTION := ignore
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv run cluster test tools lint format wheel bench fuzz mutate coverage clean
+.PHONY: help venv run cluster test tools lint format wheel bench fuzz mutate crash crash-real coverage coverage-core coverage-storage clean
 
 help: ## List the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
 
 venv: $(STAMP) ## Make .venv with everything for running, testing and linting
 	@echo "$(VENV) is ready"
@@ -84,8 +84,9 @@ wheel: $(STAMP) ## Build dist/*.whl and check that it works in an environment of
 	  assert sum(str(path).endswith("py.typed") for path in files("rafter")) == 5'
 	@ls dist
 
-bench: $(STAMP) ## Measure the core, then one node and three nodes with redis-benchmark
+bench: $(STAMP) ## Measure the core, the log, then one node and three nodes with redis-benchmark
 	$(BIN)/python -m bench.core
+	$(BIN)/python -m bench.storage
 	$(BIN)/python -m bench $(ARGS)
 
 fuzz: $(STAMP) ## Feed 200,000 inputs to the decoders of messages and of what is on disk
@@ -94,15 +95,27 @@ fuzz: $(STAMP) ## Feed 200,000 inputs to the decoders of messages and of what is
 mutate: $(STAMP) ## Count the changes of the core's main modules that its tests notice
 	$(BIN)/python -m tests.mutation $(ARGS)
 
-coverage: $(STAMP) ## Fail if the core's tests leave more than 2 % of its branches aside
+STATES ?= 5000
+crash: $(STAMP) ## Recover storage from STATES=5000 states that crashes may leave of a disk
+	$(BIN)/python -m tests.crash.enumeration --states $(STATES) $(ARGS)
+
+KILLS ?= 200
+crash-real: $(STAMP) tools ## Kill a real server at KILLS=200 syncs, writes and renames; lose nothing
+	$(BIN)/python -m tests.crash.real --kills $(KILLS) $(ARGS)
+
+coverage: coverage-core coverage-storage ## Fail if tests leave more than 2 % of the branches of core or storage aside
+
+coverage-core: TESTS := $(wildcard tests/core tests/paper tests/replay)
+coverage-storage: TESTS := $(wildcard tests/storage tests/crash)
+coverage-core coverage-storage: coverage-%: $(STAMP)
 	@mkdir -p $(COVERAGE)
-	$(BIN)/python -m coverage run --branch --source rafter_core --data-file $(COVERAGE)/data \
-	  -m pytest $(wildcard tests/core tests/paper tests/replay) $(ARGS)
-	@$(BIN)/python -m coverage report --data-file $(COVERAGE)/data --show-missing --skip-covered
-	@$(BIN)/python -m coverage json --quiet --data-file $(COVERAGE)/data -o $(COVERAGE)/report.json
-	@$(BIN)/python -c 'import json, sys; totals = json.load(open("$(COVERAGE)/report.json"))["totals"]; \
+	$(BIN)/python -m coverage run --branch --source rafter_$* --data-file $(COVERAGE)/$* \
+	  -m pytest $(TESTS) $(ARGS)
+	@$(BIN)/python -m coverage report --data-file $(COVERAGE)/$* --show-missing --skip-covered
+	@$(BIN)/python -m coverage json --quiet --data-file $(COVERAGE)/$* -o $(COVERAGE)/$*.json
+	@$(BIN)/python -c 'import json, sys; totals = json.load(open("$(COVERAGE)/$*.json"))["totals"]; \
 	  percent = 100 * totals["covered_branches"] / totals["num_branches"]; \
-	  print(f"branches covered: {percent:.1f} %"); sys.exit(percent < 98)'
+	  print(f"branches of rafter_$* covered: {percent:.1f} %"); sys.exit(percent < 98)'
 
 clean: ## Remove caches and built files (not .venv, not data)
 	rm -rf dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info

@@ -11,10 +11,14 @@ __all__ = [
     "CorruptionError",
     "Damage",
     "DataDirectoryError",
+    "DiskFull",
     "IdentityError",
     "InvalidWrite",
     "LockedError",
     "Poisoned",
+    "SnapshotCorrupted",
+    "SnapshotFailed",
+    "SnapshotRefused",
     "StorageError",
 ]
 
@@ -74,3 +78,39 @@ class LockedError(DataDirectoryError):
 
 class IdentityError(DataDirectoryError):
     """The data directory belongs to another node, cluster or version than was configured."""
+
+
+class SnapshotCorrupted(StorageError):
+    """A snapshot on disk is not what was published: bytes, sizes or names; ``damage`` says where.
+
+    Nothing of the place was handed out. Use the next older snapshot, or have the replica repaired
+    from its peers.
+    """
+
+    def __init__(self, damage: Damage) -> None:
+        super().__init__(str(damage))
+        self.damage = damage
+
+
+class SnapshotFailed(StorageError):
+    """A snapshot could not be written; what was there before is untouched.
+
+    The unfinished one is gone, or goes when the store is opened the next time. With
+    ``is_disk_full`` it is worth trying again once there is room.
+    """
+
+    def __init__(self, message: str, *, is_disk_full: bool = False) -> None:
+        super().__init__(message)
+        self.is_disk_full = is_disk_full
+
+
+class SnapshotRefused(StorageError):
+    """The caller, or the peer it speaks for, asks for what would harm; nothing was changed."""
+
+
+class DiskFull(StorageError):
+    """The disk has no room for another segment. Nothing was written, and nothing is broken.
+
+    The job that met it can be run again once there is room; until then nothing of it may be
+    acknowledged.
+    """

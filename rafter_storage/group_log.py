@@ -5,28 +5,11 @@ from rafter_core.errors import Compacted, SnapshotUnavailable, Unavailable
 from rafter_core.membership import Membership
 from rafter_core.snapshot import Snapshot
 from rafter_storage.errors import CorruptionError, Damage
-from rafter_storage.index import GroupIndex, Slot
+from rafter_storage.group_state import GroupState
+from rafter_storage.index import Slot
 from rafter_storage.reader import RecordReader
-from rafter_storage.recent import RecentEntries
 
-__all__ = ["GroupLog", "GroupState"]
-
-
-class GroupState:
-    """What a shard knows of one group: owned by the segment manager, read by the group's log.
-
-    ``begun_*`` run ahead of the rest: they count writes that were begun and are not complete.
-    """
-
-    __slots__ = ("begun_hard_state", "begun_last_index", "group", "hard_state", "index", "recent")
-
-    def __init__(self, group: int, tail_bytes_max: int) -> None:
-        self.group = group
-        self.hard_state = HardState()
-        self.begun_hard_state = self.hard_state
-        self.begun_last_index = 0
-        self.index = GroupIndex()
-        self.recent = RecentEntries(tail_bytes_max)
+__all__ = ["GroupLog"]
 
 
 class GroupLog:
@@ -34,19 +17,22 @@ class GroupLog:
 
     Shows the writes that are complete, and no others. Entries in the in-memory tail are returned
     from there; older ones are read from disk and checked, on the calling thread. Owner thread
-    only. Nothing has been compacted yet, so the log begins at index 1.
+    only.
 
     Raises ``Compacted`` below the log, ``Unavailable`` above it, ``CorruptionError`` when bytes on
     disk are not what was written, and ``StorageError`` when they cannot be read.
     """
 
-    __slots__ = ("_index", "_membership", "_reader", "_recent", "_state")
+    __slots__ = ("_applied", "_founding", "_index", "_reader", "_recent", "_state")
 
-    def __init__(self, state: GroupState, membership: Membership, reader: RecordReader) -> None:
+    def __init__(
+        self, state: GroupState, founding: Membership, applied: int, reader: RecordReader
+    ) -> None:
         self._state = state
         self._index = state.index
         self._recent = state.recent
-        self._membership = membership
+        self._founding = founding
+        self._applied = applied
         self._reader = reader
 
     @property
@@ -55,8 +41,9 @@ class GroupLog:
         return self._state.group
 
     def initial_state(self) -> tuple[HardState, Membership]:
-        """Return the newest complete hard state, and the membership the log was opened with."""
-        return self._state.hard_state, self._membership
+        """Return the newest complete hard state, and the configuration as of what is applied."""
+        recorded = self._state.metadata.membership_at(self._applied)
+        return self._state.hard_state, self._founding if recorded is None else recorded
 
     def first_index(self) -> int:
         """Return the first index that the log holds or, when empty, will hold."""
@@ -72,7 +59,7 @@ class GroupLog:
         if log.first_index <= index <= log.last_index:
             return log.term(index)
         if index == log.first_index - 1:
-            return 0
+            return self._state.metadata.base_term
         if index < log.first_index:
             raise Compacted(f"index {index} is before the first index {log.first_index}")
         raise Unavailable(f"index {index} is beyond the last index {log.last_index}")
@@ -91,8 +78,17 @@ class GroupLog:
         return self._stored_entries(low, high, bytes_max)
 
     def snapshot(self) -> Snapshot:
-        """Raise ``SnapshotUnavailable``: the log is kept whole, so nobody needs one."""
-        raise SnapshotUnavailable("this log holds every entry and makes no snapshots")
+        """Return the newest durable snapshot as the log knows it, with an empty ``data``.
+
+        Raises ``SnapshotUnavailable`` if there is none.
+        """
+        metadata = self._state.metadata
+        index = metadata.snapshot_index
+        if not index:
+            raise SnapshotUnavailable(f"group {self.group} has no snapshot yet")
+        recorded = metadata.membership_at(index)
+        membership = self._founding if recorded is None else recorded
+        return Snapshot(index, metadata.snapshot_term, membership)
 
     def _stored_entries(self, low: int, high: int, bytes_max: int) -> list[Entry]:
         """Collect entries record by record from disk, and from memory where that begins."""
@@ -106,7 +102,8 @@ class GroupLog:
             slot = self._index.slot(position)
             stored = self._read(slot)
             end = min(high, slot.last_index + 1)
-            part = stored[low - slot.first_index : end - slot.first_index]
+            first_index = stored[0].index
+            part = stored[low - first_index : end - first_index]
             bytes_picked += entries_bytes(part)
             picked += part
             low = end
@@ -117,7 +114,7 @@ class GroupLog:
         """Read a slot's record and hold it against the index."""
         group = self._state.group
         stored = self._reader.read(group, slot.sequence, slot.offset, slot.length)
-        if stored[0].index != slot.first_index or stored[-1].index < slot.last_index:
+        if stored[0].index > slot.first_index or stored[-1].index < slot.last_index:
             path = self._reader.path(slot.sequence)
             reason = (
                 f"the record holds the entries {stored[0].index} to {stored[-1].index}, "

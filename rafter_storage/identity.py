@@ -4,30 +4,43 @@ A node is (cluster id, node id, incarnation). The incarnation is drawn when the 
 so that a node whose disk was emptied cannot come back under the old one and vote again in terms it
 has forgotten. The file is written last of all when a directory is made: with an identity there has
 always been a place for each shard's log, and a missing one is a loss, not a first start.
+
+It also names the layout whose logs are valid, so that replacing this one file moves a node from
+one number of shards to another (``resharding``).
 """
 
 import json
 import os
 import secrets
-from pathlib import Path
+from collections.abc import Callable
 from typing import NamedTuple
 
 from xxhash import xxh3_64_intdigest
 
-from rafter_storage.data_directory import DataDirectory
+from rafter_storage.data_directory import IDENTITY_TEMPORARY_NAME, DataDirectory, is_directory
 from rafter_storage.errors import DataDirectoryError, IdentityError
-from rafter_storage.file_system import FileSystem, read_exactly, write_exactly
-from rafter_storage.segment import sequence_of
+from rafter_storage.file_system import read_exactly, write_exactly
 
-__all__ = ["IDENTITY_FORMAT", "Identity", "cluster_id_of"]
+__all__ = ["IDENTITY_FORMAT", "Identity", "cluster_id_of", "draw_incarnation"]
 
-IDENTITY_FORMAT = 1
+IDENTITY_FORMAT = 2
 
 _FILE_BYTES_MAX = 64 << 10
+_FIRST_LAYOUT = 1
+_FIXED = ("cluster_name", "cluster_id", "node_id", "groups", "replication")
+
+
+def draw_incarnation() -> int:
+    """Return a random word of 64 bits that is not 0."""
+    return secrets.randbits(64) or 1
 
 
 class Identity(NamedTuple):
-    """What was fixed when the data directory was made. ``incarnation`` is drawn, never 0."""
+    """Whose a data directory is, and which of its layouts is valid.
+
+    All but ``shards`` and ``layout`` was fixed when the directory was made; ``incarnation`` is
+    drawn, never 0. ``layout`` counts from 1; ``shards`` is how many shards that layout has.
+    """
 
     cluster_id: int
     cluster_name: str
@@ -36,6 +49,7 @@ class Identity(NamedTuple):
     groups: int
     replication: int
     shards: int
+    layout: int
 
     @classmethod
     def load_or_create(
@@ -48,30 +62,51 @@ class Identity(NamedTuple):
         replication: int,
         shards: int,
         cluster_id: int | None = None,
+        draw: Callable[[], int] = draw_incarnation,
     ) -> "Identity":
         """Return the directory's identity, which must be the one configured, or give it one.
 
         Without ``cluster_id`` it is derived from the name, so that nodes that are started apart
-        agree on it. On return the identity and the shards' directories are durable. Raises
-        ``IdentityError`` naming file, found and expected when the directory is another's,
+        agree on it. ``shards`` is for a new directory; an old one's may differ, and
+        ``settle_layout`` follows. On return the identity and the shards' directories are durable.
+        Raises ``IdentityError`` naming file, found and expected when the directory is another's,
         ``DataDirectoryError`` when parts of it are missing or damaged.
         """
         if cluster_id is None:
             cluster_id = cluster_id_of(cluster_name)
-        configured = cls(cluster_id, cluster_name, node_id, 0, groups, replication, shards)
+        configured = cls(
+            cluster_id, cluster_name, node_id, 0, groups, replication, shards, _FIRST_LAYOUT
+        )
         try:
-            if os.path.lexists(directory.identity_path):
-                found = _load(directory.files, directory.identity_path)
-                _check(directory.identity_path, found, configured)
-                _check_shards(directory, found)
-                return found
-            created = configured._replace(incarnation=secrets.randbits(64) or 1)
-            _create(directory, created)
+            if directory.files.status(directory.identity_path) is None:
+                created = configured._replace(incarnation=draw())
+                _create(directory, created)
+                return created
+            found = _load(directory)
+            _check(directory, found, configured)
+            # An earlier start may have been killed between its rename and its sync.
+            directory.files.sync_directory(directory.path)
         except OSError as error:
             raise DataDirectoryError(
                 f"cannot read or make the identity in {directory.path}: {error}"
             ) from error
-        return created
+        return found
+
+    def store(self, directory: DataDirectory) -> None:
+        """Make this the directory's identity, in the place of the one before; durable on return.
+
+        Raises OSError. Then either of the two may be the one that the next start finds.
+        """
+        files = directory.files
+        temporary = directory.path / IDENTITY_TEMPORARY_NAME
+        descriptor = files.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        try:
+            write_exactly(files, descriptor, [_encode(self)], 0)
+            files.sync_data(descriptor)
+        finally:
+            files.close(descriptor)
+        files.rename(temporary, directory.identity_path)
+        files.sync_directory(directory.path)
 
 
 def cluster_id_of(cluster_name: str) -> int:
@@ -80,31 +115,27 @@ def cluster_id_of(cluster_name: str) -> int:
 
 
 def _create(directory: DataDirectory, identity: Identity) -> None:
-    """Make the shards' directories, then the identity: temporary, synced, renamed, synced."""
+    """Make the places of logs and snapshots, then the identity."""
+    _check_unused(directory)
+    directory.make_directories([directory.snapshots_directory])
+    directory.make_layout(identity.layout, identity.shards)
+    identity.store(directory)
+
+
+def _check_unused(directory: DataDirectory) -> None:
+    """Refuse to draw an identity over what a node has kept under another one."""
     files = directory.files
-    shards = directory.shard_directory(0).parent
-    for path in sorted(shards.glob("*/wal/*")):
-        if sequence_of(path.name) is not None:
+    places = [directory.snapshots_directory]
+    for layout in directory.layouts():
+        tree = directory.layout_directory(layout)
+        places += [tree / shard / "wal" for shard in files.names(tree)]
+    for place in places:
+        names = files.names(place) if is_directory(files, place) else []
+        if names:
             raise DataDirectoryError(
-                f"{directory.identity_path} is missing, but {path} exists: restore the identity, "
-                "or move the directory away and let the node join as a new one"
+                f"{directory.identity_path} is missing, but {place / names[0]} exists: restore "
+                "the identity, or move the directory away and let the node join as a new one"
             )
-    wanted = [shards]
-    for shard in range(identity.shards):
-        wanted += [directory.shard_directory(shard), directory.shard_directory(shard) / "wal"]
-    for path in wanted:
-        if not path.is_dir():
-            files.make_directory(path)
-        files.sync_directory(path.parent)
-    temporary = directory.identity_path.with_suffix(".tmp")
-    descriptor = files.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    try:
-        write_exactly(files, descriptor, [_encode(identity)], 0)
-        files.sync_data(descriptor)
-    finally:
-        files.close(descriptor)
-    files.rename(temporary, directory.identity_path)
-    files.sync_directory(directory.path)
 
 
 def _encode(identity: Identity) -> bytes:
@@ -119,8 +150,9 @@ def _encode(identity: Identity) -> bytes:
     return json.dumps(fields, indent=2).encode() + b"\n"
 
 
-def _load(files: FileSystem, path: Path) -> Identity:
-    """Read an identity, believing nothing that the checksum does not cover."""
+def _load(directory: DataDirectory) -> Identity:
+    """Read the identity, believing nothing that the checksum does not cover."""
+    files, path = directory.files, directory.identity_path
     descriptor = files.open(path, os.O_RDONLY)
     try:
         data = read_exactly(files, descriptor, _FILE_BYTES_MAX, 0)
@@ -132,16 +164,16 @@ def _load(files: FileSystem, path: Path) -> Identity:
         raise IdentityError(f"{path} is damaged: {error}") from error
     if not isinstance(fields, dict) or not isinstance(fields.get("format"), int):
         raise IdentityError(f"{path} is damaged: it names no format")
-    if fields["format"] > IDENTITY_FORMAT:
+    if fields["format"] != IDENTITY_FORMAT:
         raise IdentityError(
-            f"{path} has format {fields['format']}, this program reads up to {IDENTITY_FORMAT}: "
+            f"{path} has format {fields['format']}, this program reads {IDENTITY_FORMAT}: "
             "start the version of rafterd that wrote it"
         )
     checksum = fields.pop("checksum", None)
     if checksum != _checksum(fields):
         raise IdentityError(f"{path} is damaged: its checksum does not match")
     try:
-        return Identity(
+        identity = Identity(
             cluster_id=int(fields["cluster_id"], 16),
             cluster_name=str(fields["cluster_name"]),
             node_id=int(fields["node_id"]),
@@ -149,33 +181,37 @@ def _load(files: FileSystem, path: Path) -> Identity:
             groups=int(fields["groups"]),
             replication=int(fields["replication"]),
             shards=int(fields["shards"]),
+            layout=int(fields["layout"]),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise IdentityError(f"{path} is not an identity: {error!r}") from error
+    if identity.shards < 1 or identity.layout < 1:
+        raise IdentityError(
+            f"{path} is not an identity: it has {identity.shards} shards in layout "
+            f"{identity.layout}, both begin at 1"
+        )
+    return identity
 
 
-def _check(path: Path, found: Identity, configured: Identity) -> None:
-    """Refuse a directory that belongs to another node or cluster than configured."""
-    for name in ("cluster_name", "cluster_id", "node_id", "groups", "replication"):
+def _check(directory: DataDirectory, found: Identity, configured: Identity) -> None:
+    """Refuse a directory of another node or cluster, and one that has lost a part.
+
+    Without the log of a shard its votes and entries would be forgotten.
+    """
+    for name in _FIXED:
         if getattr(found, name) != getattr(configured, name):
             raise IdentityError(
-                f"{path}: {name} is {getattr(found, name)!r}, "
+                f"{directory.identity_path}: {name} is {getattr(found, name)!r}, "
                 f"configured is {getattr(configured, name)!r}"
             )
-    if found.shards != configured.shards:
-        raise IdentityError(
-            "changes of node.shards between starts are not supported yet: "
-            f"{path} has {found.shards}, configured is {configured.shards}"
-        )
-
-
-def _check_shards(directory: DataDirectory, identity: Identity) -> None:
-    """Refuse to go on without the log of a shard: its votes and entries would be forgotten."""
-    for shard in range(identity.shards):
-        path = directory.shard_directory(shard) / "wal"
-        if not path.is_dir():
+    places = {directory.snapshots_directory: "the snapshots"} | {
+        directory.wal_directory(found.layout, shard): "the votes and entries"
+        for shard in range(found.shards)
+    }
+    for place, content in places.items():
+        if not is_directory(directory.files, place):
             raise DataDirectoryError(
-                f"{path} is missing: the votes and entries of this node were there; restore it, "
+                f"{place} is missing: {content} of this node were there; restore it, "
                 "or move the directory away and let the node join as a new one"
             )
 

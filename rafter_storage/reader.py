@@ -15,6 +15,7 @@ from rafter_storage.segment import SEGMENT_BYTES_MAX
 __all__ = ["RecordReader"]
 
 _DESCRIPTORS_MAX = 16
+_WITH_ENTRIES = (RecordKind.ENTRIES, RecordKind.COPY)
 
 
 class RecordReader:
@@ -40,6 +41,15 @@ class RecordReader:
         """Make a segment's records readable. The file must exist."""
         self._segments[sequence] = (path, seed)
 
+    def forget_segment(self, sequence: int) -> None:
+        """Let go of a segment that is about to be removed, or to become another one."""
+        del self._segments[sequence]
+        descriptor = self._descriptors.pop(sequence, None)
+        if descriptor is not None:
+            self._files.close(descriptor)
+        if self._last_place[0] == sequence:
+            self._last_place = (0, 0)
+
     def path(self, sequence: int) -> Path:
         """Return the file of a segment."""
         return self._segments[sequence][0]
@@ -62,8 +72,11 @@ class RecordReader:
             raise CorruptionError(Damage(path, offset, "the record's prefix is damaged"), group)
         if not is_body_valid(seed, prefix, data, 0, offset):
             raise CorruptionError(Damage(path, offset, "the record's body is damaged"), group)
-        if prefix.kind != RecordKind.ENTRIES or prefix.group != group or not prefix.first_index:
-            reason = f"the record is of group {prefix.group}, the index expects group {group}"
+        if prefix.kind not in _WITH_ENTRIES or prefix.group != group or not prefix.first_index:
+            reason = (
+                f"the record is of kind {prefix.kind} and of group {prefix.group}, "
+                f"the index expects entries of group {group}"
+            )
             raise CorruptionError(Damage(path, offset, reason), group)
         try:
             entries = unpack_entries(memoryview(data)[PREFIX_BYTES:])

@@ -2,30 +2,38 @@
 
 A job carries the writes of many groups to disk with one ``pwritev`` and one sync. Three threads of
 thought meet here, and only two real ones: the owner (the event loop's thread) calls ``begin``,
-``complete`` and all reads; one flusher thread calls ``job.run``; jobs run and complete in the
-order in which they were begun, and the next may be begun while one runs.
+``complete`` and all reads; one flusher thread calls ``run`` of jobs and chores; jobs run and
+complete in the order in which they were begun, and the next may be begun while one runs.
 """
 
-import os
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from rafter_core.entries import Entry, HardState
 from rafter_core.membership import Membership
-from rafter_core.serializer import pack_entries
+from rafter_storage.buffer import FragmentPool
+from rafter_storage.chores import Chore
+from rafter_storage.cleaner import Cleaner
 from rafter_storage.errors import CorruptionError, Damage, InvalidWrite, StorageError
-from rafter_storage.file_system import REAL_FILE_SYSTEM, Buffer, FileSystem
-from rafter_storage.group_log import GroupLog, GroupState
-from rafter_storage.reader import RecordReader
-from rafter_storage.record import (
-    PADDING,
-    PREFIX_BYTES,
-    RECORD_BYTES_MAX,
-    RecordKind,
-    align,
-    encode_prefix,
+from rafter_storage.file_system import REAL_FILE_SYSTEM, FileSystem
+from rafter_storage.group_log import GroupLog
+from rafter_storage.group_metadata import GroupMetadata
+from rafter_storage.group_state import (
+    Draft,
+    FoundedGroup,
+    GroupChange,
+    GroupState,
+    GroupWrite,
 )
-from rafter_storage.recovery import Recovery, Tail
+from rafter_storage.housekeeping import Housekeeper
+from rafter_storage.log_space import LogSpace
+from rafter_storage.log_tail import mark, open_directly, reopen
+from rafter_storage.reader import RecordReader
+from rafter_storage.record import PREFIX_BYTES, RecordKind, align
+from rafter_storage.recovery import Recovery, SealedIndex, Tail
 from rafter_storage.segment import (
     HEADER_BYTES,
     SEGMENT_BYTES_MAX,
@@ -33,31 +41,29 @@ from rafter_storage.segment import (
     create_segment,
     draw_seed,
     segment_path,
-    zero_from,
 )
-from rafter_storage.writer import SegmentWriter
+from rafter_storage.segment_index import SegmentIndex
+from rafter_storage.write_job import LogHead, WriteJob
+from rafter_storage.writer import DIRECT_BLOCK_BYTES, SegmentWriter
 
-__all__ = ["GroupWrite", "SegmentManager", "Statistics", "WriteJob"]
+__all__ = [
+    "FoundedGroup",
+    "GroupChange",
+    "GroupWrite",
+    "SegmentManager",
+    "Statistics",
+    "WriteJob",
+]
 
 SEGMENT_BYTES_MIN = 64 << 10
 
-_NO_STATE = HardState()
-
-
-class GroupWrite(NamedTuple):
-    """What one Ready of one group has to persist, as one unit.
-
-    ``hard_state`` is None when it did not change. ``entries`` are contiguous and replace whatever
-    the log has at ``entries[0].index`` and above.
-    """
-
-    group: int
-    hard_state: HardState | None
-    entries: list[Entry]
-
 
 class Statistics(NamedTuple):
-    """Counts since ``open``, of complete jobs. ``segments`` is how many files the log has."""
+    """Counts since ``open`` of complete jobs, and what the log holds now.
+
+    ``disk_bytes`` counts segments and spares as allocated, ``live_bytes`` the records that are
+    needed. ``oldest_group`` is one that needs the oldest segment, None if nothing does.
+    """
 
     appended_bytes: int
     records: int
@@ -66,76 +72,12 @@ class Statistics(NamedTuple):
     syncs: int
     sync_seconds: float
     segments: int
-
-
-# A record on its way, as ``complete`` tells the index of it: the group's state, its hard state
-# from then on, the entries, and the record's offset and length. One is made per write, so it is a
-# plain tuple.
-_Pending = tuple[GroupState, HardState, list[Entry], int, int]
-
-
-class WriteJob:
-    """Writes of many groups on their way to disk. Made by ``SegmentManager.begin``."""
-
-    __slots__ = (
-        "_buffers",
-        "_end",
-        "_has_run",
-        "_must_sync",
-        "_number",
-        "_offset",
-        "_pending",
-        "_roll",
-        "_sequence",
-        "_sync_seconds",
-        "_syncs",
-        "_writer",
-    )
-
-    def __init__(
-        self,
-        writer: SegmentWriter,
-        number: int,
-        roll: SegmentHeader | None,
-        sequence: int,
-        offset: int,
-    ) -> None:
-        self._writer = writer
-        self._number = number
-        self._roll = roll
-        self._sequence = sequence
-        self._offset = offset
-        self._end = offset
-        self._must_sync = False
-        self._buffers: list[Buffer] = []
-        self._pending: list[_Pending] = []
-        self._has_run = False
-        self._syncs = 0
-        self._sync_seconds = 0.0
-
-    @property
-    def must_sync(self) -> bool:
-        """Whether ``run`` syncs: False if only commit indexes changed."""
-        return self._must_sync
-
-    def run(self) -> None:
-        """Write the job's records and, unless only commit indexes changed, sync them.
-
-        Called on the one flusher thread, once, in the order of ``begin``. On return the job's
-        entries, terms and votes are durable, and all earlier jobs' with them. Raises ``Poisoned``
-        when a write or sync fails or has failed before: this job may then be on disk wholly, in
-        part or not at all, and nothing may be acknowledged any more.
-        """
-        writer = self._writer
-        writer.start(self._number)
-        if self._roll is not None:
-            self._sync_seconds += writer.roll(self._roll)
-            self._syncs += 1
-        writer.write(self._buffers, self._offset)
-        if self._must_sync:
-            self._sync_seconds += writer.sync()
-            self._syncs += 1
-        self._has_run = True
+    copied_bytes: int
+    disk_bytes: int
+    live_bytes: int
+    oldest_sequence: int
+    oldest_group: int | None
+    is_disk_full: bool
 
 
 class SegmentManager:
@@ -143,7 +85,10 @@ class SegmentManager:
 
     ``open`` recovers; then ``damaged`` says which groups must not be served, and why, and
     ``shard_damage`` is not None if that is all of them, seen or unseen. Every other method is for
-    the owner thread. ``tail_bytes_max`` bounds what is kept in memory for each group.
+    the owner thread. ``tail_bytes_max`` bounds what is kept in memory for each group,
+    ``spares_max`` how many files wait to become segments; ``draw`` draws a segment's seed.
+
+    The disk holds at most twice the bytes that are needed, and three segments.
     """
 
     def __init__(
@@ -152,36 +97,49 @@ class SegmentManager:
         *,
         segment_bytes: int = 64 << 20,
         tail_bytes_max: int = 2 << 20,
+        spares_max: int = 1,
+        is_direct: bool = False,
         files: FileSystem = REAL_FILE_SYSTEM,
+        draw: Callable[[], int] = draw_seed,
     ) -> None:
         if not SEGMENT_BYTES_MIN <= segment_bytes <= SEGMENT_BYTES_MAX:
             raise ValueError(
                 f"segment_bytes is {segment_bytes}, "
                 f"allowed are {SEGMENT_BYTES_MIN} to {SEGMENT_BYTES_MAX}"
             )
-        if tail_bytes_max < 0:
-            raise ValueError(f"tail_bytes_max is {tail_bytes_max}, it cannot be negative")
+        if tail_bytes_max < 0 or spares_max < 0:
+            raise ValueError(
+                f"tail_bytes_max is {tail_bytes_max} and spares_max {spares_max}: "
+                "neither can be negative"
+            )
         self._directory = directory / "wal"
-        self._segment_bytes = align(segment_bytes)
+        blocks = -(-segment_bytes // DIRECT_BLOCK_BYTES)
+        self._segment_bytes = blocks * DIRECT_BLOCK_BYTES
         self._tail_bytes_max = tail_bytes_max
+        self._pool = FragmentPool() if is_direct else None
         self._files = files
+        self._draw = draw
         self._reader = RecordReader(files)
+        self._cleaner = Cleaner(self._reader)
         self._groups: dict[int, GroupState] = {}
         self.damaged: dict[int, Damage] = {}
         self.shard_damage: Damage | None = None
         self._writer: SegmentWriter | None = None
-        # Where the next job goes, and up to where its segment is known to be synced.
-        self._header = SegmentHeader(0, 0, 0, 0, 0)
-        self._end = 0
-        self._synced_offset = 0
-        self._is_marked = True
+        self._is_opened = False
+        self._head: LogHead
+        self._index: SegmentIndex
+        self._space = LogSpace(self._segment_bytes)
         self._begun_jobs = 0
         self._completed_jobs = 0
         self._appended_bytes = 0
+        self._copied_bytes = 0
         self._records = 0
         self._entries = 0
         self._syncs = 0
         self._sync_seconds = 0.0
+        self._keeper = Housekeeper(files, self._directory, self._segment_bytes, spares_max)
+        # Heads of segments that begun jobs have left and that are not complete to their end.
+        self._sealing: deque[LogHead] = deque()
 
     def open(self) -> None:
         """Recover the log, cut a torn tail, and make ready to append. Called once.
@@ -191,8 +149,9 @@ class SegmentManager:
         read or written. Raises ``StorageError`` if the log is of a newer version or the disk
         fails.
         """
-        if self._writer is not None or self._header.sequence:
+        if self._is_opened:
             raise StorageError("the log is open already, or has been")
+        self._is_opened = True
         try:
             self._prepare_directory()
             recovery = Recovery(self._files, self._directory, self._tail_bytes_max)
@@ -200,9 +159,14 @@ class SegmentManager:
             self._groups = recovery.groups
             self.damaged = recovery.damaged
             self.shard_damage = recovery.shard_damage
-            for header in recovery.headers.values():
+            for _, header in sorted(recovery.headers.items()):
                 self._add_segment(header)
             if recovery.shard_damage is None:
+                for sequence in recovery.retired:
+                    self._keeper.retire(sequence, 0)
+                for sealed in recovery.undumped:
+                    self._keeper.seal(sealed)
+                self._keeper.find_spares()
                 self._open_tail(recovery.tail)
         except OSError as error:
             self.close()
@@ -211,81 +175,41 @@ class SegmentManager:
             self.close()
             raise
 
-    def group_log(self, group: int, membership: Membership) -> GroupLog:
+    # Questions.
+
+    def group_log(self, group: int, founding: Membership, applied: int = 0) -> GroupLog:
         """Return the log of a group, empty if the group is new here.
 
-        Raises ``CorruptionError`` if the group is damaged.
+        ``founding`` is the configuration if none was ever recorded, ``applied`` up to where the
+        state machine has the log already. Raises ``CorruptionError`` if the group is damaged.
         """
         self._check_group(group)
-        return GroupLog(self._state(group), membership, self._reader)
+        return GroupLog(self._state(group), founding, applied, self._reader)
+
+    def metadata(self, group: int) -> GroupMetadata:
+        """Return the metadata of a group, as of the jobs that are complete."""
+        return self._state(group).metadata
 
     def damage_of(self, group: int) -> Damage | None:
         """Return why a group must not be served, or None; also for groups never heard of."""
         return self.shard_damage or self.damaged.get(group)
 
+    def condemn(self, group: int, damage: Damage) -> None:
+        """Take note that a group's log proved damaged when it was read: it is not written again."""
+        self.damaged.setdefault(group, damage)
+
     def groups(self) -> list[int]:
         """Return every group that the log has heard of, ascending."""
         return sorted(self._groups)
 
-    def begin(self, writes: list[GroupWrite]) -> WriteJob:
-        """Encode writes and give them their place in the log; nothing is written yet.
-
-        May be called while earlier jobs run; how many may be on their way at once is the caller's
-        to bound. Writes of one group keep their order. The entries must not be changed afterwards.
-
-        Raises ``CorruptionError``, without any effect, if a group is damaged; ``InvalidWrite`` if
-        a write breaks a rule of the log, after which the manager is of no further use; and
-        ``Poisoned`` after that and after any failure.
-        """
-        writer = self._usable_writer()
-        if self.damaged:
-            for write in writes:
-                self._check_group(write.group)
-        bodies = [pack_entries(write.entries) if write.entries else b"" for write in writes]
-        bytes_total = 0
-        for body in bodies:
-            bytes_total += PREFIX_BYTES + ((len(body) + 7) & ~7)
-        roll = self._roll_for(bytes_total)
-        self._begun_jobs += 1
-        job = WriteJob(writer, self._begun_jobs, roll, self._header.sequence, self._end)
-        try:
-            for write, body in zip(writes, bodies, strict=True):
-                self._encode(job, write, body)
-        except BaseException as error:
-            writer.poison = writer.poison or f"an impossible write was asked for: {error}"
-            raise
-        self._end = job._end
-        self._is_marked = False
-        return job
-
-    def complete(self, job: WriteJob) -> None:
-        """Make a job's entries readable. Called after ``run``, in the order of ``begin``."""
-        if not job._has_run or job._number != self._completed_jobs + 1:
-            raise StorageError(
-                f"job {job._number} cannot be completed now: {self._completed_jobs} are complete, "
-                f"{'it has' if job._has_run else 'it has not'} run"
-            )
-        self._completed_jobs += 1
-        if job._roll is not None:
-            self._add_segment(job._roll)
-        sequence = job._sequence
-        for state, hard_state, entries, offset, length in job._pending:
-            state.hard_state = hard_state
-            if entries:
-                first_index = entries[0].index
-                state.index.append(first_index, entries[-1].index, sequence, offset, length)
-                state.index.add_terms(entries)
-                state.recent.append(entries)
-                self._entries += len(entries)
-        if job._must_sync and sequence == self._header.sequence:
-            self._synced_offset = job._end
-        self._records += len(job._pending)
-        self._appended_bytes += job._end - job._offset
-        self._syncs += job._syncs
-        self._sync_seconds += job._sync_seconds
-
     def statistics(self) -> Statistics:
         """Return the counts so far."""
+        oldest_sequence = self._space.oldest_on_disk
+        holders = (
+            group
+            for group, state in self._groups.items()
+            if state.record_sequence and state.oldest_sequence == oldest_sequence
+        )
         return Statistics(
             self._appended_bytes,
             self._records,
@@ -293,8 +217,107 @@ class SegmentManager:
             self._completed_jobs,
             self._syncs,
             self._sync_seconds,
-            self._reader.segment_count,
+            len(self._space),
+            self._copied_bytes,
+            self._space.allocated_bytes + self._keeper.disk_bytes,
+            self._space.live_bytes,
+            oldest_sequence,
+            next(holders, None),
+            self._keeper.is_disk_full,
         )
+
+    # Writing.
+
+    def begin(
+        self,
+        writes: Sequence[GroupWrite],
+        changes: Sequence[GroupChange] = (),
+        founded: Sequence[FoundedGroup] = (),
+    ) -> WriteJob:
+        """Encode writes and changes and give them their place; nothing is written yet.
+
+        May be called while earlier jobs run; how many may be on their way at once is the caller's
+        to bound, and now and then there must be none: only then is the log put in order. Writes of
+        one group keep their order, its changes take effect after them. The entries must not be
+        changed afterwards. Changes alone are written and not synced: they are durable with the next
+        job that is, and what they free is freed after that.
+
+        Raises ``CorruptionError``, without any effect, if a group is damaged; ``InvalidWrite`` if
+        a write breaks a rule of the log, after which the manager is of no further use; and
+        ``Poisoned`` after that and after any failure.
+        """
+        writer = self._usable_writer()
+        if self.damaged:
+            for group in {item[0] for items in (writes, changes, founded) for item in items}:
+                self._check_group(group)
+        try:
+            drafts = self._cleaning_drafts() if self._is_idle else []
+            must_sync = bool(founded)
+            for founding in founded:
+                drafts.append(self._state(founding.group).begin_founding(founding))
+            for write in writes:
+                state = self._groups.get(write.group) or self._state(write.group)
+                before = state.begun_hard_state
+                drafts += state.begin_write(write)
+                after = state.begun_hard_state
+                if (
+                    write.entries
+                    or write.snapshot is not None
+                    or after.term != before.term
+                    or after.vote != before.vote
+                ):
+                    must_sync = True
+            for change in changes:
+                draft = self._state(change.group).begin_change(change)
+                if draft is not None:
+                    drafts.append(draft)
+            return self._place(writer, drafts, must_sync=must_sync)
+        except BaseException as error:
+            writer.poison = writer.poison or f"an impossible write was asked for: {error}"
+            raise
+
+    def complete(self, job: WriteJob) -> None:
+        """Let a job take effect. Called after ``run``, in the order of ``begin``."""
+        if not job.has_run or job.number != self._completed_jobs + 1:
+            raise StorageError(
+                f"job {job.number} cannot be completed now: {self._completed_jobs} are complete, "
+                f"{'it has' if job.has_run else 'it has not'} run"
+            )
+        self._completed_jobs += 1
+        if job.roll is not None:
+            self._complete_roll(job.roll)
+        index = self._index
+        for draft, offset, length in job.drafts:
+            state = draft.state
+            live_bytes = state.live_bytes
+            state.apply(draft, index, offset, length)
+            kind = draft.kind
+            if kind is RecordKind.ENTRIES:
+                self._entries += len(draft.entries)
+            else:
+                self._space.changed()
+                if kind is RecordKind.COPY:
+                    self._copied_bytes += length
+                elif kind is RecordKind.REMOVED:
+                    del self._groups[state.group]
+                    self._space.live_bytes -= live_bytes
+                    continue
+            self._space.live_bytes += state.live_bytes - live_bytes
+        if job.must_sync:
+            if job.sequence == self._head.header.sequence:
+                self._head.synced_offset = job.end
+            self._advance_to(job.first_sequence)
+        self._records += len(job.drafts)
+        self._appended_bytes += job.end - job.offset
+        self._syncs += job.syncs
+        self._sync_seconds += job.sync_seconds
+
+    @property
+    def needs_cleaning(self) -> bool:
+        """Whether an idle log should begin a job of its own, with no writes: see ``cleaner``."""
+        if not self._is_idle or self._writer is None:
+            return False
+        return self._oldest_needed() > self._space.begun_first_sequence or self._must_clean()
 
     def close(self) -> None:
         """Sync, mark the log as whole to its end, and close all files. May be called again.
@@ -304,97 +327,141 @@ class SegmentManager:
         """
         writer, self._writer = self._writer, None
         try:
-            is_idle = self._begun_jobs == self._completed_jobs
-            if writer is not None and writer.poison is None and is_idle:
-                self._mark(writer)
+            if writer is not None and writer.poison is None and self._is_idle:
+                mark(writer, self._head, self._space.first_sequence, self._pool)
         finally:
             self._reader.close()
             if writer is not None:
                 writer.close()
 
-    # The way in: one record for each write.
+    # Housekeeping.
 
-    def _encode(self, job: WriteJob, write: GroupWrite, body: bytes) -> None:
-        """Check one write, append its record to the job, and count it as begun."""
-        group, hard_state, entries = write
-        state = self._groups.get(group)
-        if state is None:
-            state = self._state(group)
-        before = state.begun_hard_state
-        if hard_state is None:
-            hard_state = before
-        elif hard_state != before:
-            if hard_state.term != before.term or hard_state.vote != before.vote:
-                _check_vote(group, before, hard_state)
-                job._must_sync = True
-            state.begun_hard_state = hard_state
-        if entries:
-            _check_entries(state, entries, before.commit)
-            state.begun_last_index = entries[-1].index
-            job._must_sync = True
-        if not before.commit <= hard_state.commit <= state.begun_last_index:
-            raise InvalidWrite(
-                f"group {group}: commit index {hard_state.commit} after {before.commit}, "
-                f"with a log that ends at {state.begun_last_index}"
-            )
-        offset = job._end
-        length = PREFIX_BYTES + len(body)
-        if length > RECORD_BYTES_MAX:
-            raise InvalidWrite(f"group {group}: a record of {length} bytes, 1 GiB is allowed")
-        prefix = encode_prefix(
-            self._header.seed, offset, self._synced_offset, group, hard_state, entries, body
-        )
-        buffers = job._buffers
-        buffers.append(prefix)
-        if body:
-            buffers.append(body)
-            padding = -length & 7
-            if padding:
-                buffers.append(PADDING[padding])
-        job._end = offset + align(length)
-        job._pending.append((state, hard_state, entries, offset, length))
+    def chore(self) -> Chore | None:
+        """Return the next step of housekeeping, None if there is nothing to do now.
 
-    def _roll_for(self, bytes_total: int) -> SegmentHeader | None:
-        """Move on to a new segment if the current one has no room; return its header."""
-        if self._end + bytes_total <= self._header.segment_bytes:
+        It runs on the flusher thread like a job, one at a time; then ``complete_chore``.
+        """
+        if self._writer is None or self._writer.poison is not None:
             return None
-        segment_bytes = max(self._segment_bytes, HEADER_BYTES + bytes_total)
+        return self._keeper.chore()
+
+    def complete_chore(self, chore: Chore, error: Exception | None) -> None:
+        """Take note that a chore has run. One that failed is tried again after ``resume``."""
+        self._keeper.complete(chore, error)
+
+    @property
+    def is_disk_full(self) -> bool:
+        """Whether there was no room for another segment, and is none yet as far as is known."""
+        return self._keeper.is_disk_full
+
+    def disk_is_full(self, job: WriteJob) -> None:
+        """Take note that a job's ``run`` raised ``DiskFull``, before it is run again.
+
+        Called while neither a job nor a chore runs. Spares are given up for it.
+        """
+        assert job.roll is not None, "only a segment is found to have no room"
+        spare = self._keeper.stall(job.roll.segment_bytes)
+        if job.spare is None:
+            job.spare = spare
+        elif spare is not None:
+            self._keeper.give_back(spare)
+
+    def resume(self) -> None:
+        """Try failed housekeeping again. Called about once a second."""
+        self._keeper.resume()
+
+    # The way in.
+
+    @property
+    def _is_idle(self) -> bool:
+        return self._begun_jobs == self._completed_jobs
+
+    def _place(self, writer: SegmentWriter, drafts: list[Draft], *, must_sync: bool) -> WriteJob:
+        """Make a job of drafts: give each its place, in a new segment if there is no room."""
+        first_sequence = self._oldest_needed() if self._is_idle else 0
+        is_marking = first_sequence > self._space.begun_first_sequence
+        bytes_total = PREFIX_BYTES * is_marking
+        for draft in drafts:
+            bytes_total += PREFIX_BYTES + ((len(draft.body) + 7) & ~7)
+        if self._pool is not None:
+            bytes_total += DIRECT_BLOCK_BYTES + PREFIX_BYTES
+        roll = spare = None
+        if self._head.end + bytes_total > self._head.header.segment_bytes:
+            roll = self._next_header(bytes_total)
+            if roll.segment_bytes == self._segment_bytes:
+                spare = self._keeper.take_spare()
+            self._sealing.append(self._head)
+            self._head = LogHead.at_start(roll)
+        self._begun_jobs += 1
+        head = self._head
+        job = WriteJob(
+            writer, self._begun_jobs, head.header.sequence, head.end, roll, spare, self._pool
+        )
+        job.must_sync = must_sync
+        for draft in drafts:
+            head.place(job, draft)
+        if is_marking:
+            head.place_mark(job, first_sequence)
+            self._space.begun_first_sequence = first_sequence
+        if self._pool is not None:
+            head.place_padding(job, DIRECT_BLOCK_BYTES)
+        return job
+
+    def _next_header(self, bytes_total: int) -> SegmentHeader:
+        segment_bytes = max(self._segment_bytes, HEADER_BYTES + align(bytes_total))
         if segment_bytes > SEGMENT_BYTES_MAX:
             raise InvalidWrite(f"a job of {bytes_total} bytes does not fit any segment")
-        self._header = SegmentHeader(
-            sequence=self._header.sequence + 1,
-            seed=draw_seed(),
-            previous_seed=self._header.seed,
-            previous_end=self._end,
+        header = self._head.header
+        return SegmentHeader(
+            sequence=header.sequence + 1,
+            seed=self._draw(),
+            previous_seed=header.seed,
+            previous_end=self._head.end,
             segment_bytes=segment_bytes,
+            # Durable before the new segment is: to roll is to sync the old one first.
+            first_sequence=self._space.begun_first_sequence,
         )
-        self._end = self._synced_offset = HEADER_BYTES
-        return self._header
 
-    def _mark(self, writer: SegmentWriter) -> None:
-        """Sync, then write down that everything so far is synced, and sync that.
+    def _complete_roll(self, header: SegmentHeader) -> None:
+        sealed = self._sealing.popleft()
+        self._keeper.seal(SealedIndex(sealed.header, sealed.end, self._index))
+        self._keeper.is_disk_full = self._keeper.is_stalled = False
+        self._index = SegmentIndex(header.sequence)
+        self._add_segment(header)
 
-        From then on damage to any earlier record is known for what it is, and not taken for a
-        torn tail. Nothing is written if the last record is a mark, or there is no room for one.
-        """
-        if self._is_marked or self._end + PREFIX_BYTES > self._header.segment_bytes:
-            return
-        writer.sync()
-        end = self._end
-        mark = encode_prefix(
-            self._header.seed, end, end, 0, _NO_STATE, [], b"", RecordKind.SYNC_MARK
+    def _advance_to(self, first_sequence: int) -> None:
+        """Let go of the segments that a durable MARK says are not needed."""
+        for header in self._space.advance_to(first_sequence):
+            self._reader.forget_segment(header.sequence)
+            self._keeper.retire(header.sequence, header.segment_bytes)
+
+    def _oldest_needed(self) -> int:
+        """Return the oldest segment that something complete is needed of."""
+        if self.damaged:
+            # Nobody can tell what a damaged group needs.
+            return self._space.first_sequence
+        return self._space.oldest_needed(self._groups.values(), self._index.sequence)
+
+    def _must_clean(self) -> bool:
+        """Whether the log holds too much that is not needed, and rewriting can change that."""
+        oldest = self._oldest_needed()
+        return (
+            oldest < self._index.sequence
+            and self._space.is_wasteful(oldest, self._head.end)
+            and self._cleaner.is_cleanable(oldest)
+            and not self.damaged
         )
-        writer.write([mark], end)
-        writer.sync()
-        self._end = end + PREFIX_BYTES
-        self._synced_offset = self._end
-        self._is_marked = True
 
-    # Opening.
+    def _cleaning_drafts(self) -> list[Draft]:
+        if not self._must_clean():
+            return []
+        return self._cleaner.drafts(self._oldest_needed(), self._groups.values())
+
+    # Opening and closing.
 
     def _prepare_directory(self) -> None:
         """Make the log's directory exist durably, without leftovers of an unfinished roll."""
-        if not self._directory.is_dir():
+        if self._files.status(self._directory) is None:
             self._files.make_directory(self._directory)
             self._files.sync_directory(self._directory.parent)
         for name in self._files.names(self._directory):
@@ -403,30 +470,31 @@ class SegmentManager:
         self._files.sync_directory(self._directory)
 
     def _open_tail(self, tail: Tail | None) -> None:
-        """Open the last segment for appending, durable and clean behind its end."""
+        """Open the last segment for appending, durable up to its end; make the first one."""
+        space = self._space
         if tail is None:
-            self._header = SegmentHeader(1, draw_seed(), 0, 0, self._segment_bytes)
-            self._end = self._synced_offset = HEADER_BYTES
-            descriptor = create_segment(self._files, self._directory, self._header)
-            self._add_segment(self._header)
-            self._writer = SegmentWriter(self._files, self._directory, self._header, descriptor)
-            return
-        self._header, self._end = tail.header, tail.end
-        path = segment_path(self._directory, tail.header.sequence)
-        descriptor = self._files.open(path, os.O_RDWR)
-        self._writer = SegmentWriter(self._files, self._directory, tail.header, descriptor)
-        self._files.allocate(descriptor, tail.header.segment_bytes)
-        if tail.is_torn:
-            zero_from(self._files, descriptor, tail.end)
-        # A killed process may have left its last records in the page cache alone. They are about
-        # to be believed, so they must be durable first.
-        self._writer.sync()
-        self._synced_offset = tail.end
-        self._is_marked = tail.is_marked or tail.end == HEADER_BYTES
-        self._mark(self._writer)
+            header = SegmentHeader(1, self._draw(), 0, 0, self._segment_bytes, 1)
+            spare = self._keeper.take_spare()
+            descriptor = create_segment(self._files, self._directory, header, spare)
+            self._add_segment(header)
+            self._head = LogHead.at_start(header)
+            self._index = SegmentIndex(header.sequence)
+            writer = SegmentWriter(
+                self._files, self._directory, header, descriptor, is_direct=False
+            )
+        else:
+            self._head = tail.head
+            self._index = tail.segment_index
+            space.begin_at(space.oldest_on_disk)
+            writer = reopen(self._files, self._directory, tail, space.first_sequence)
+        space.live_bytes = sum(state.live_bytes for state in self._groups.values())
+        if self._pool is not None:
+            writer = open_directly(self._files, self._directory, self._head, writer)
+        self._writer = writer
 
     def _add_segment(self, header: SegmentHeader) -> None:
         path = segment_path(self._directory, header.sequence)
+        self._space.add(header)
         self._reader.add_segment(header.sequence, path, header.seed)
 
     # Small helpers.
@@ -451,31 +519,3 @@ class SegmentManager:
         if state is None:
             state = self._groups[group] = GroupState(group, self._tail_bytes_max)
         return state
-
-
-def _check_vote(group: int, before: HardState, after: HardState) -> None:
-    """Refuse a term that falls, and a second vote in one term (Raft paper, 5.2)."""
-    is_second_vote = after.term == before.term and before.vote and after.vote != before.vote
-    if after.term < before.term or is_second_vote:
-        raise InvalidWrite(
-            f"group {group}: vote {after.vote} in term {after.term} "
-            f"after vote {before.vote} in term {before.term}"
-        )
-
-
-def _check_entries(state: GroupState, entries: list[Entry], commit: int) -> None:
-    """Refuse entries that leave a gap, are out of order, or replace committed ones."""
-    first_index, last_index = entries[0].index, entries[-1].index
-    if not commit < first_index <= state.begun_last_index + 1:
-        raise InvalidWrite(
-            f"group {state.group}: entries from {first_index}, with a log that ends at "
-            f"{state.begun_last_index} and is committed up to {commit}"
-        )
-    if last_index - first_index + 1 != len(entries):
-        raise InvalidWrite(
-            f"group {state.group}: {len(entries)} entries from {first_index} to {last_index}"
-        )
-    if not 0 < entries[0].term <= entries[-1].term:
-        raise InvalidWrite(
-            f"group {state.group}: entries of terms {entries[0].term} to {entries[-1].term}"
-        )

@@ -4,30 +4,46 @@ Nothing here is touched by the owner thread while the manager is open. One faile
 ends it for good.
 """
 
+import errno
+import os
 import time
 from pathlib import Path
 
-from rafter_storage.errors import Poisoned, StorageError
-from rafter_storage.file_system import Buffer, FileSystem, write_exactly
+from rafter_storage.buffer import FragmentedBuffer
+from rafter_storage.errors import DiskFull, Poisoned, StorageError
+from rafter_storage.file_system import FileSystem
 from rafter_storage.segment import SegmentHeader, create_segment, segment_path
 
-__all__ = ["SegmentWriter"]
+__all__ = ["DIRECT_BLOCK_BYTES", "DIRECT_FLAGS", "SegmentWriter"]
+
+DIRECT_BLOCK_BYTES = 4096
+DIRECT_FLAGS = os.O_DIRECT | os.O_DSYNC
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class SegmentWriter:
     """Writes and syncs the last segment. One thread at a time.
 
-    ``poison`` is None, or what failed. It is set once, by the flusher, and read by any thread.
+    ``poison`` is None, or what failed. It is set once, by the flusher, and read by any thread. With
+    ``is_direct`` files are opened with O_DIRECT and O_DSYNC: what is written is durable at once.
     """
 
     def __init__(
-        self, files: FileSystem, directory: Path, header: SegmentHeader, descriptor: int
+        self,
+        files: FileSystem,
+        directory: Path,
+        header: SegmentHeader,
+        descriptor: int,
+        *,
+        is_direct: bool,
     ) -> None:
         self._files = files
         self._directory = directory
         self._path = segment_path(directory, header.sequence)
         self._descriptor = descriptor
         self._is_open = True
+        self.is_direct = is_direct
         self._started_jobs = 0
         self.poison: str | None = None
 
@@ -37,23 +53,30 @@ class SegmentWriter:
             raise Poisoned(self.poison)
 
     def start(self, number: int) -> None:
-        """Begin job ``number``; the jobs of a log run once each, in order."""
+        """Begin job ``number``; the jobs of a log run once each, in order.
+
+        Number 0 is the manager's own, outside of the order, while the flusher has nothing to do.
+        """
         self.check()
+        if number == 0:
+            return
         if number != self._started_jobs + 1:
             raise StorageError(f"job {number} cannot run after job {self._started_jobs}")
         self._started_jobs = number
 
-    def write(self, buffers: list[Buffer], offset: int) -> None:
-        """Write buffers at ``offset``. Durable after the next ``sync``."""
+    def write(self, buffer: FragmentedBuffer, offset: int) -> None:
+        """Write a buffer at ``offset``. Durable after the next ``sync``."""
         self.check()
         try:
-            write_exactly(self._files, self._descriptor, buffers, offset)
+            buffer.write(self._files, self._descriptor, offset)
         except BaseException as error:
             raise self._poisoned("write", error) from error
 
     def sync(self) -> float:
         """Make everything written so far durable; return how many seconds it took."""
         self.check()
+        if self.is_direct:
+            return 0.0
         started = time.perf_counter()
         try:
             self._files.sync_data(self._descriptor)
@@ -61,18 +84,27 @@ class SegmentWriter:
             raise self._poisoned("sync", error) from error
         return time.perf_counter() - started
 
-    def roll(self, header: SegmentHeader) -> float:
-        """Sync the current segment, create the next one and go on in it.
+    def roll(self, number: int, header: SegmentHeader, spare: Path | None) -> float:
+        """Sync the current segment, make the next one and go on in it, for job ``number``.
 
         On return the old segment is durable to its end, and the new one exists durably. Returns
-        the seconds the first sync took.
+        the seconds the first sync took. Raises ``DiskFull`` if there is no room: nothing has
+        changed then, the job has not begun, and it may be tried again.
         """
+        self.start(number)
         seconds = self.sync()
+        flags = DIRECT_FLAGS if self.is_direct else 0
         try:
-            descriptor = create_segment(self._files, self._directory, header)
-            self._files.close(self._descriptor)
+            descriptor = create_segment(self._files, self._directory, header, spare, flags)
+        except OSError as error:
+            path = segment_path(self._directory, header.sequence)
+            if error.errno in _FULL and self._files.status(path) is None:
+                self._started_jobs = number - 1
+                raise DiskFull(f"no room for another segment in {self._directory}") from error
+            raise self._poisoned("roll to the segment after", error) from error
         except BaseException as error:
             raise self._poisoned("roll to the segment after", error) from error
+        self._files.close(self._descriptor)
         self._descriptor = descriptor
         self._path = segment_path(self._directory, header.sequence)
         return seconds

@@ -29,6 +29,7 @@ from rafter_core import (
     StepError,
 )
 from rafter_core.serializer import message_from_wire, message_to_wire
+from rafter_storage.errors import CorruptionError, DiskFull
 from rafter_storage.segment_manager import GroupWrite, SegmentManager, WriteJob
 from rafter_transport.exchanger import Channel
 from rafterd.flusher import Flusher, Job, make_flusher
@@ -37,6 +38,9 @@ from rafterd.replica import Replica
 from rafterd.shared import Counter
 
 logger = logging.getLogger(__name__)
+
+JOBS_PER_CHORE = 16
+"""How many writes go first, under load, before housekeeping may have the disk for a step."""
 
 
 class Post(Protocol):
@@ -81,6 +85,7 @@ class Engine:
         self.replicas: dict[int, Replica] = {}
         self.before_round: Callable[[], None] = _nothing
         self.after_round: Callable[[], None] = _nothing
+        self.on_condemned: Callable[[int], None] = _ignore
         self._loop = loop
         self._store = store
         self._post = post
@@ -95,6 +100,9 @@ class Engine:
         self._waiting: list[_Stored] = []
         self._must_sync = False
         self._in_job: list[_Stored] = []
+        self._jobs_since_chore = 0
+        # A write that found no room on the disk: it stays the next one until there is.
+        self._stalled: WriteJob | None = None
 
     # Input ------------------------------------------------------------------------------------
 
@@ -105,7 +113,7 @@ class Engine:
 
     def mark(self, replica: Replica) -> None:
         """Look at `replica` in the coming round."""
-        if not replica.is_dirty:
+        if not replica.is_dirty and not replica.is_condemned:
             replica.is_dirty = True
             self._dirty.append(replica)
             if not self._is_scheduled:
@@ -138,16 +146,26 @@ class Engine:
                     "group %d refused a message of node %d, shard %d: %s", group, node, shard, error
                 )
                 continue
+            except CorruptionError as error:
+                self._condemn(replica, error)
+                continue
             if replica.node.has_ready():
                 self.mark(replica)
 
     def tick(self) -> None:
         """Advance the time of every group by one tick."""
+        condemned: list[tuple[Replica, CorruptionError]] = []
         for replica in self.replicas.values():
             node = replica.node
-            node.tick()
+            try:
+                node.tick()
+            except CorruptionError as error:
+                condemned.append((replica, error))
+                continue
             if node.has_ready():
                 self.mark(replica)
+        for replica, damage in condemned:
+            self._condemn(replica, damage)
 
     def report_unreachable(self, node: int, shard: int) -> None:
         """Tell the groups that lie on the shard (node, shard) that messages to it were lost."""
@@ -171,12 +189,32 @@ class Engine:
             self._dirty = []
             for replica in dirty:
                 replica.is_dirty = False
-                self._advance(replica)
+                if replica.is_condemned:
+                    continue
+                try:
+                    self._advance(replica)
+                except CorruptionError as error:
+                    self._condemn(replica, error)
             self._begin_write()
             self._post.flush()
             self.after_round()
         except Exception as error:  # noqa: BLE001 - a broken invariant stops the shard
             self._stop_for(error)
+
+    def _condemn(self, replica: Replica, error: CorruptionError) -> None:
+        """Give up one group whose log proved damaged; the others go on.
+
+        Raises the error if it is not about that group alone.
+        """
+        group = replica.group
+        if error.group != group or self.replicas.get(group) is not replica:
+            raise error
+        logger.error("group %d is not served any more, its log is damaged: %s", group, error)
+        del self.replicas[group]
+        self._waiting = [stored for stored in self._waiting if stored.replica is not replica]
+        self._store.condemn(group, error.damage)
+        replica.condemn()
+        self.on_condemned(group)
 
     def _advance(self, replica: Replica) -> None:
         replica.advance()
@@ -219,7 +257,12 @@ class Engine:
 
     def _begin_write(self) -> None:
         """Start one write for everything that waits, unless one is running."""
-        if self._flusher.is_busy or not self._waiting:
+        if self._flusher.is_busy:
+            return
+        if self._stalled is not None or not self._waiting:
+            self._begin_housekeeping()
+            return
+        if self._jobs_since_chore >= JOBS_PER_CHORE and self._begin_chore():
             return
         waiting = self._waiting
         self._waiting = []
@@ -236,38 +279,82 @@ class Engine:
         ]
         self._flusher.submit(self._store.begin(writes))
         self._counters[Counter.ROUNDS_TOTAL] += 1
+        self._jobs_since_chore += 1
+
+    def _begin_housekeeping(self) -> None:
+        """Let the log put itself in order while nothing else is to be written."""
+        if not self._begin_chore() and self._stalled is None and self._store.needs_cleaning:
+            self._flusher.submit(self._store.begin([]))
+
+    def _begin_chore(self) -> bool:
+        self._jobs_since_chore = 0
+        chore = self._store.chore()
+        if chore is not None:
+            self._flusher.submit(chore)
+        return chore is not None
+
+    def housekeep(self) -> None:
+        """Try again what found the disk full, or failed. Called about once a second."""
+        self._store.resume()
+        if not self._flusher.is_busy and self._stalled is not None:
+            job, self._stalled = self._stalled, None
+            self._flusher.submit(job)
+        else:
+            self.schedule()
+
+    @property
+    def is_disk_full(self) -> bool:
+        """Whether the log may soon have no room for another write: refuse what can be refused."""
+        return self._store.is_disk_full
 
     def _write_ended(self, job: Job, error: Exception | None) -> None:
         if self._is_stopped:
             return
         try:
-            if error is not None:
-                raise error
-            assert isinstance(job, WriteJob)
-            self._store.complete(job)
-            released = self._in_job
-            self._in_job = []
-            self._release(released)
+            if isinstance(job, WriteJob):
+                self._job_ended(job, error)
+            else:
+                self._store.complete_chore(job, error)
         except Exception as failure:  # noqa: BLE001 - no ack may follow a failed write
             self._stop_for(failure)
             return
         # In this very callback: what the sync released should not wait for another turn.
         self._round()
 
+    def _job_ended(self, job: WriteJob, error: Exception | None) -> None:
+        if isinstance(error, DiskFull):
+            logger.error("%s: writes wait until there is", error)
+            self._store.disk_is_full(job)
+            self._stalled = job
+            return
+        if error is not None:
+            raise error
+        self._store.complete(job)
+        released = self._in_job
+        self._in_job = []
+        self._release(released)
+
     def _release(self, released: list[_Stored]) -> None:
         for replica, ready, _ in released:
+            if replica.is_condemned:
+                continue
             replica.readies_in_storage -= 1
             self._stored(replica, ready)
             self.mark(replica)
 
     def publish_storage(self) -> None:
-        """Store the counters of the log; they change with every write, and are read rarely."""
+        """Store the counters of the log. Called about once a second."""
         statistics = self._store.statistics()
         counters = self._counters
         counters[Counter.WAL_BYTES_TOTAL] = statistics.appended_bytes
         counters[Counter.WAL_SYNCS_TOTAL] = statistics.syncs
         counters[Counter.WAL_SYNC_MICROSECONDS_TOTAL] = int(statistics.sync_seconds * 1_000_000)
         counters[Counter.WAL_SEGMENTS] = statistics.segments
+        counters[Counter.WAL_DISK_BYTES] = statistics.disk_bytes
+        counters[Counter.WAL_LIVE_BYTES] = statistics.live_bytes
+        counters[Counter.WAL_COPIED_BYTES_TOTAL] = statistics.copied_bytes
+        counters[Counter.WAL_OLDEST_GROUP] = statistics.oldest_group or 0
+        counters[Counter.WAL_IS_DISK_FULL] = statistics.is_disk_full
 
     # The end ----------------------------------------------------------------------------------
 
@@ -283,4 +370,8 @@ class Engine:
 
 
 def _nothing() -> None:
+    return
+
+
+def _ignore(_group: int) -> None:
     return

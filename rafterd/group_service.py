@@ -120,6 +120,7 @@ class GroupService:
         "_answer",
         "_clock",
         "_counters",
+        "_is_disk_full",
         "_machine",
         "_mark",
         "_queue",
@@ -138,6 +139,7 @@ class GroupService:
         counters: memoryview,
         mark: Callable[[Replica], None],
         answer: Answer,
+        is_disk_full: Callable[[], bool],
     ) -> None:
         self._replica = replica
         self._machine = machine
@@ -145,6 +147,7 @@ class GroupService:
         self._counters = counters
         self._mark = mark
         self._answer = answer
+        self._is_disk_full = is_disk_full
         self._queue: deque[Request] = deque()
         self._queued_writes = 0
         self._rounds: dict[int, _Round] = {}
@@ -164,6 +167,9 @@ class GroupService:
             self.answer(request, Status.NOT_LEADER)
             return
         if request.attempt > 1 and self._join_earlier_attempt(request):
+            return
+        if not request.is_read and self._is_disk_full():
+            self.answer(request, Status.DISK_FULL)
             return
         self._queue.append(request)
         if not request.is_read:
@@ -185,7 +191,7 @@ class GroupService:
         if not replica.is_leader or self._queued_writes or replica.proposals_count:
             return
         deadline_ms = self._machine.next_deadline_ms
-        if deadline_ms is not None and deadline_ms <= self._now_ms():
+        if deadline_ms is not None and deadline_ms <= self._now_ms() and not self._is_disk_full():
             self._propose([], [], [], set())
 
     # The replica's listener -------------------------------------------------------------------

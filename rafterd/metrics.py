@@ -85,6 +85,11 @@ COUNTERS = (
     ),
     ShardMetric("rafter_wal_bytes", Counter.WAL_BYTES_TOTAL, "Bytes appended to the WAL."),
     ShardMetric(
+        "rafter_wal_copied_bytes",
+        Counter.WAL_COPIED_BYTES_TOTAL,
+        "Bytes of cold entries that were written again so that old segments could go.",
+    ),
+    ShardMetric(
         "rafter_peer_frames_sent", Counter.PEER_FRAMES_SENT_TOTAL, "Frames sent to other nodes."
     ),
     ShardMetric(
@@ -126,6 +131,22 @@ GAUGES = (
         "Proposals neither applied nor failed yet.",
     ),
     ShardMetric("rafter_wal_segments", Counter.WAL_SEGMENTS, "Segment files of the WAL."),
+    ShardMetric(
+        "rafter_wal_disk_bytes", Counter.WAL_DISK_BYTES, "Bytes that the WAL takes on disk."
+    ),
+    ShardMetric(
+        "rafter_wal_live_bytes", Counter.WAL_LIVE_BYTES, "Bytes of records that are needed."
+    ),
+    ShardMetric(
+        "rafter_wal_oldest_group",
+        Counter.WAL_OLDEST_GROUP,
+        "A group that needs the oldest segment, 0 if none does.",
+    ),
+    ShardMetric(
+        "rafter_wal_disk_full",
+        Counter.WAL_IS_DISK_FULL,
+        "1 while there is no room for another segment, and writes are refused.",
+    ),
     ShardMetric("rafter_sessions", Counter.SESSIONS, "Sessions remembered by state machines."),
     ShardMetric("rafter_peer_links_up", Counter.PEER_LINKS_UP, "Links to other nodes that are up."),
     ShardMetric("rafter_memory_bytes", Counter.MEMORY_BYTES, "Resident memory of the process."),

@@ -18,6 +18,7 @@ from pathlib import Path
 from rafter_storage.data_directory import DataDirectory
 from rafter_storage.errors import IdentityError, LockedError, StorageError
 from rafter_storage.identity import Identity
+from rafter_storage.resharding import Progress, settle_layout
 from rafterd import __version__, logs
 from rafterd.boot import EXIT_FAILURE, ShardBoot
 from rafterd.config import Config, LoadedConfig, listening_ports
@@ -25,6 +26,7 @@ from rafterd.health import NodeView, health_response, live_checks, ready_checks
 from rafterd.http_server import Handler, HttpError, Request, Response
 from rafterd.metrics import Exposition, NodeCollector
 from rafterd.notify import Notifier, watchdog_seconds
+from rafterd.placement import shard_of_group
 from rafterd.ports import PortError, listen, probe
 from rafterd.shard_process import RunShard
 from rafterd.shared import SharedState
@@ -36,8 +38,12 @@ logger = logging.getLogger(__name__)
 LOCK_PATIENCE_SECONDS = 3.0
 """How long to wait for a lock: shards hold a killed supervisor's until they notice its end."""
 LOCK_RETRY_SECONDS = 0.05
+PROGRESS_SECONDS = 5.0
+"""How often a change of the number of shards is heard of."""
+EXTENSION_SECONDS = 60.0
+"""What the service manager is asked for each time: far more than lies between two reports."""
 IDENTITY_HINT = """\
-node.id, node.shards and [cluster] are fixed by the first start on a data directory;
+node.id and [cluster] are fixed by the first start on a data directory;
 cluster_id follows from cluster.name, cluster.groups, cluster.replication and cluster.initial
 """
 
@@ -67,10 +73,12 @@ def run_node(
         directory = _acquire(Path(config.node.data_dir))
     except StorageError as error:
         return _refuse(error)
+    notifier = Notifier(os.environ)
     try:
         identity = _load_identity(config, directory)
         ports = listening_ports(config)
         probe(ports)
+        identity = _settle_layout(config, directory, identity, notifier)
         http_listener = listen(ports[-1])
     except IdentityError as error:
         directory.release()
@@ -79,7 +87,6 @@ def run_node(
         directory.release()
         return _refuse(error)
     shared = SharedState(config.node.shards, config.cluster.groups)
-    notifier = Notifier(os.environ)
 
     def on_serving() -> None:
         logger.info("node serves", extra={"clients": config.client.listen})
@@ -126,6 +133,47 @@ def _load_identity(config: Config, directory: DataDirectory) -> Identity:
     )
 
 
+def _settle_layout(
+    config: Config, directory: DataDirectory, identity: Identity, notifier: Notifier
+) -> Identity:
+    """Move all groups to the configured number of shards, if it is not the one they live in."""
+    shards = config.node.shards
+    if identity.shards != shards:
+        logger.info("node.shards changes", extra={"before": identity.shards, "now": shards})
+    settled = settle_layout(
+        directory,
+        identity,
+        shards,
+        place=shard_of_group,
+        segment_bytes=config.storage.segment_bytes,
+        report=ProgressReporter(notifier, time.monotonic),
+    )
+    if identity.shards != shards:
+        logger.info("node.shards has changed", extra={"before": identity.shards, "now": shards})
+    return settled
+
+
+class ProgressReporter:
+    """Says in the log, now and then, how far a change of the number of shards has come.
+
+    The service manager is asked for patience: the start may take longer than it allows.
+    """
+
+    def __init__(self, notifier: Notifier, now_seconds: Callable[[], float]) -> None:
+        self._notifier = notifier
+        self._now_seconds = now_seconds
+        self._next_seconds = now_seconds()
+
+    def __call__(self, progress: Progress) -> None:
+        """Take note of progress."""
+        now_seconds = self._now_seconds()
+        if now_seconds < self._next_seconds:
+            return
+        self._next_seconds = now_seconds + PROGRESS_SECONDS
+        self._notifier.send(f"EXTEND_TIMEOUT_USEC={int(EXTENSION_SECONDS * 1e6)}")
+        logger.info("node.shards changes: groups are copied", extra=progress._asdict())
+
+
 def make_handler(config: Config, shared: SharedState, view: NodeView) -> Handler:
     """Return the HTTP handler of a node."""
     exposition = Exposition(NodeCollector(config, shared, view.facts))
@@ -147,6 +195,8 @@ def make_handler(config: Config, shared: SharedState, view: NodeView) -> Handler
 
 def _acquire(path: Path) -> DataDirectory:
     deadline = time.monotonic() + LOCK_PATIENCE_SECONDS
+    # The directory itself may be reached through a link; what is in it may not.
+    path = Path(os.path.realpath(path))
     while True:
         try:
             return DataDirectory.acquire(path)

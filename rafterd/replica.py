@@ -65,6 +65,7 @@ class Replica:
         "_words",
         "group",
         "hard_state",
+        "is_condemned",
         "is_dirty",
         "listener",
         "machine",
@@ -89,6 +90,7 @@ class Replica:
         self.listener: ReplicaListener | None = None
         self.on_route = on_route
         self.is_dirty = False
+        self.is_condemned = False
         self.readies_in_storage = 0
         self._proposals: deque[tuple[int, int, Proposal]] = deque()
         self._reads: deque[ReadState] = deque()
@@ -144,6 +146,15 @@ class Replica:
             proposal.lost()
         if self.listener is not None:
             self.listener.leadership_lost()
+
+    def condemn(self) -> None:
+        """Go out of service for good: the log is damaged, and the node's state not to be trusted.
+
+        It answers nobody any more, so it promises nothing that the log has forgotten.
+        """
+        self.is_condemned = True
+        self._words[GroupWord.STATE] = GroupState.DAMAGED
+        self._lose_leadership()
 
     def take_ready(self) -> Ready:
         """Take the node's next Ready, apply what it commits and answer the reads it confirms."""

@@ -27,6 +27,10 @@ class Status(IntEnum):
     REFUSED = 4  # not executed: too many sessions
     NOT_LEADER = 5  # not executed: this replica does not lead the group
     LOST = 6  # proposed, then leadership was lost: the outcome is unknown
+    DISK_FULL = 7  # not executed: the leader has no room to write it down
+
+
+_STATUS_MAX = max(Status)
 
 
 class Request:
@@ -158,7 +162,7 @@ def decode_reply(item: Any) -> Reply:  # noqa: ANN401 - from the wire
     for number in (ticket, attempt, status, start, leader, term):
         if type(number) is not int or number < 0:
             raise PayloadError("a reply's numbers are integers of at least 0")
-    if status > Status.LOST:
+    if status > _STATUS_MAX:
         raise PayloadError(f"a reply has the unknown status {status}")
     if type(results) is not list or type(is_last) is not bool:
         raise PayloadError("a reply's results are an array, followed by a boolean")

@@ -64,7 +64,11 @@ READ_LOST = (
     "-TIMEOUT The leader changed while a later write of this connection was under way; "
     "the read was not answered"
 )
+DISK_FULL = "-MISCONF The disk of the group's leader is full; nothing was executed"
 TOO_MANY_SESSIONS = "-BUSY The group has too many client sessions; nothing was executed"
+
+_REFUSALS = {Status.REFUSED: TOO_MANY_SESSIONS, Status.DISK_FULL: DISK_FULL}
+_LEAVES_SESSION = (Status.REFUSED, Status.EXPIRED, Status.DISK_FULL)
 
 
 class Router:
@@ -325,7 +329,7 @@ class Router:
         target = outbound.target
         if not is_current or target is None:
             return  # an attempt that was taken back; it will be sent again, or was
-        if status is Status.REFUSED or status is Status.EXPIRED:
+        if status in _LEAVES_SESSION:
             self._leave_session(outbound, status)
         elif status is Status.GAP:
             if any(not o.is_read for o in _before(route, outbound)):
@@ -410,8 +414,8 @@ class Router:
                 continue
             if waiting.unresolved and not (is_certain and is_behind):
                 self._fail(waiting, UNKNOWN_OUTCOME)
-            elif waiting is outbound and status is Status.REFUSED:
-                self._fail(waiting, TOO_MANY_SESSIONS)
+            elif waiting is outbound and status in _REFUSALS:
+                self._fail(waiting, _REFUSALS[status])
             else:
                 route.sequence += 1
                 waiting.batch = _renumbered(waiting.batch, route.session, route.sequence)

@@ -121,6 +121,7 @@ class ShardMain:
         if now_seconds >= self._next_slow_publish_seconds:
             self._next_slow_publish_seconds = now_seconds + SLOW_PUBLISH_SECONDS
             self._publish_process()
+            self._services.housekeep()
         if not self._is_serving:
             self._serve_when_replayed()
         if self._is_draining:

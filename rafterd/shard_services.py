@@ -106,6 +106,7 @@ class ShardServices:
         )
         self.engine.before_round = self._router.form_batches
         self.engine.after_round = self.front.flush_replies
+        self.engine.on_condemned = self._group_condemned
         for group in self._owned_groups():
             self._add_group(group)
 
@@ -120,7 +121,8 @@ class ShardServices:
 
     def _open_store(self) -> SegmentManager:
         storage = self._config.storage
-        directory = shard_directory(Path(self._config.node.data_dir), self._boot.shard)
+        data_directory = Path(self._config.node.data_dir)
+        directory = shard_directory(data_directory, self._boot.identity.layout, self._boot.shard)
         store = SegmentManager(
             directory,
             segment_bytes=storage.segment_bytes,
@@ -193,13 +195,25 @@ class ShardServices:
         node = RawNode(core_config, log, random.Random(os.urandom(16)))
         replica = Replica(group, node, machine, hard_state, words, self._on_route)
         service = GroupService(
-            replica, machine, self._clock, self._counters, self.engine.mark, self._answer
+            replica,
+            machine,
+            self._clock,
+            self._counters,
+            self.engine.mark,
+            self._answer,
+            lambda: self.engine.is_disk_full,
         )
         replica.listener = service
         self._services[group] = service
         self._machines[group] = machine
         self._replay_targets[group] = hard_state.commit
         self.engine.add(replica)
+
+    def _group_condemned(self, group: int) -> None:
+        """Serve a group no more whose log proved damaged; its other replicas do."""
+        del self._services[group]
+        del self._machines[group]
+        self._replay_targets.pop(group, None)
 
     # Start ------------------------------------------------------------------------------------
 
@@ -305,7 +319,6 @@ class ShardServices:
         counters[Counter.PEER_LINKS_UP] = transport.links_up_total - transport.links_down_total
         pending = 0
         sessions = 0
-        self.engine.publish_storage()
         for group, replica in self.engine.replicas.items():
             if group not in self._replay_targets:
                 replica.publish()
@@ -379,6 +392,14 @@ class ShardServices:
         for connection in list(self.front.clients.connections.values()):
             connection.close_after_replies()
         self.engine.schedule()
+
+    def housekeep(self) -> None:
+        """Look after the log. Called once a second."""
+        self.engine.publish_storage()
+        self.engine.housekeep()
+        if self.engine.is_disk_full:
+            # Other nodes may have room.
+            self.hand_over_leadership()
 
     def hand_over_leadership(self) -> None:
         """Ask the best follower of each group that is led here to take over."""

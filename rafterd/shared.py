@@ -68,6 +68,11 @@ class Counter(IntEnum):
     WAL_SEGMENTS = 31
     SESSIONS = 32
     PEER_LINKS_UP = 33
+    WAL_DISK_BYTES = 34
+    WAL_LIVE_BYTES = 35
+    WAL_COPIED_BYTES_TOTAL = 36
+    WAL_OLDEST_GROUP = 37
+    WAL_IS_DISK_FULL = 38
 
 
 class GroupWord(IntEnum):

@@ -12,7 +12,7 @@ from tests.cluster.workload import connect
 
 
 def _segments(node: Node, shard: int = 0) -> list[Path]:
-    return sorted((node.data_directory / "shards" / f"{shard:05d}" / "wal").glob("*.log"))
+    return sorted((node.data_directory / "shards-00001" / f"{shard:05d}" / "wal").glob("*.log"))
 
 
 def _last_byte_used(path: Path) -> int:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
+import os
 import random
 import threading
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -25,7 +27,13 @@ from rafter_core import (
 )
 from rafter_core.serializer import message_from_wire, message_to_wire
 from rafter_storage.file_system import RealFileSystem
-from rafter_storage.segment_manager import GroupWrite, SegmentManager, WriteJob
+from rafter_storage.segment_manager import (
+    FoundedGroup,
+    GroupChange,
+    GroupWrite,
+    SegmentManager,
+    WriteJob,
+)
 from rafter_transport.exchanger import Channel
 from rafter_transport.payload import pack_item, unpack
 from rafterd.engine import Engine
@@ -36,6 +44,7 @@ from tests.daemon.waiting import DEADLINE_SECONDS
 Value = TypeVar("Value")
 MEMBERS = (1, 2, 3)
 ELECTION_TIMEOUT_TICKS = 10
+SEGMENT_BYTES = 1 << 20
 
 
 def run(main: Coroutine[Any, Any, Value]) -> Value:
@@ -71,6 +80,12 @@ class Disk(RealFileSystem):
         self.gate = threading.Event()
         self.gate.set()
         self.error: OSError | None = None
+        self.is_full = False
+
+    def allocate(self, descriptor: int, length: int) -> None:
+        if self.is_full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        super().allocate(descriptor, length)
 
     def sync_data(self, descriptor: int) -> None:
         self.events.append("sync")
@@ -86,9 +101,14 @@ class WatchedStore(SegmentManager):
 
     written: list[GroupWrite]
 
-    def begin(self, writes: list[GroupWrite]) -> WriteJob:
+    def begin(
+        self,
+        writes: Sequence[GroupWrite],
+        changes: Sequence[GroupChange] = (),
+        founded: Sequence[FoundedGroup] = (),
+    ) -> WriteJob:
         self.written += writes
-        return super().begin(writes)
+        return super().begin(writes, changes, founded)
 
 
 class Sent(NamedTuple):
@@ -215,11 +235,15 @@ class EngineBench:
         groups: Iterable[int] = (1,),
         members: tuple[int, ...] = MEMBERS,
         sync_mode: str = "thread",
+        spares_max: int = 0,
     ) -> None:
         (directory / "wal").mkdir(exist_ok=True)
         self.events: list[str] = []
         self.disk = Disk(self.events)
-        self.store = WatchedStore(directory, segment_bytes=1 << 20, files=self.disk)
+        # Without spares, unless a test is about them: prewriting would add its own syncs.
+        self.store = WatchedStore(
+            directory, segment_bytes=SEGMENT_BYTES, spares_max=spares_max, files=self.disk
+        )
         self.store.written = []
         self.store.open()
         self.post = RecordingPost(self.events)
@@ -336,7 +360,7 @@ def entry(term: int, index: int, payload: bytes = b"") -> Entry:
 
 def read_back(directory: Path, group: int = 1) -> tuple[HardState, list[Entry]]:
     """Read back, as a restart would, what the disk holds of a group: hard state and entries."""
-    store = SegmentManager(directory, segment_bytes=1 << 20)
+    store = SegmentManager(directory, segment_bytes=SEGMENT_BYTES)
     store.open()
     log = store.group_log(group, Membership(MEMBERS))
     hard_state = log.initial_state()[0]

@@ -120,6 +120,7 @@ class Shard:
             self.shared.counter_words(self.shard),
             self.mark,
             self._answer,
+            lambda: False,
         )
         replica.listener = service
         self.replicas[group] = replica

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from rafter_core import Message
+from rafter_storage.data_directory import shard_directory
 from rafter_storage.identity import Identity
 from rafter_transport import Channel
 from rafter_transport.handshake import VERSION_MAX, VERSION_MIN, Hello
@@ -27,6 +28,7 @@ from tests.transport.support import HOST, Peer, free_ports
 
 PORTS_PER_NODE = 8
 INCARNATION = 77
+LAYOUT = 3
 
 
 def make_config(
@@ -65,11 +67,12 @@ def make_boot(
     links: dict[int, socket.socket] | None = None,
 ) -> ShardBoot:
     """Return what the supervisor would hand to a shard; makes its directory."""
-    directory = Path(config.node.data_dir, "shards", f"{shard:05d}")
+    directory = shard_directory(Path(config.node.data_dir), LAYOUT, shard)
     (directory / "wal").mkdir(parents=True, exist_ok=True, mode=0o700)
     identity = Identity(
         config.cluster_id, config.cluster.name, config.node.id, INCARNATION,
         config.cluster.groups, config.cluster.replication, config.node.shards,
+        LAYOUT,
     )  # fmt: skip
     shared = shared or SharedState(config.node.shards, config.cluster.groups)
     return ShardBoot(config, identity, shard, shared, control, links or {})
@@ -77,7 +80,8 @@ def make_boot(
 
 def segment_of(config: Config, shard: int = 0) -> Path:
     """Return the newest segment of a shard's log."""
-    return max(Path(config.node.data_dir, "shards", f"{shard:05d}", "wal").glob("*.log"))
+    directory = shard_directory(Path(config.node.data_dir), LAYOUT, shard)
+    return max((directory / "wal").glob("*.log"))
 
 
 class RunningServices:

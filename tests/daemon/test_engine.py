@@ -11,9 +11,11 @@ import pytest
 from rafter_core import DecodeError, HardState, InvariantError, Message, MessageKind
 from rafter_core.messages import CAMPAIGN_TRANSFER
 from rafter_storage.errors import Poisoned
-from rafterd.shared import Counter, GroupWord
+from rafter_storage.segment_manager import GroupWrite
+from rafterd.shared import Counter, GroupState, GroupWord
 from tests.daemon.engine_bench import (
     ELECTION_TIMEOUT_TICKS,
+    SEGMENT_BYTES,
     EngineBench,
     entry,
     read_back,
@@ -287,7 +289,7 @@ def test_a_commit_index_has_no_record_of_its_own_in_the_next_write_either(tmp_pa
         del bench.store.written[:]
         bench.disk.gate.set()
         await bench.settle()
-        assert bench.store.written == [(1, HardState(1, 0, 1), [entry(1, 2)])]
+        assert bench.store.written == [GroupWrite(1, HardState(1, 0, 1), [entry(1, 2)])]
         bench.close()
 
     run(main())
@@ -544,3 +546,139 @@ def test_the_round_runs_its_steps_in_order_and_once_for_many_marks(tmp_path: Pat
         bench.close()
 
     run(main())
+
+
+# ---- the disk in order -----------------------------------------------------------------------
+
+
+@every_sync_mode
+def test_a_write_without_room_waits_and_is_acknowledged_once_there_is(
+    tmp_path: Path, sync_mode: str
+) -> None:
+    """architecture.md, 8.6: a full disk stops no shard, loses nothing, and heals by itself."""
+
+    async def main() -> None:
+        bench = EngineBench(tmp_path, members=(1,), sync_mode=sync_mode)
+        await bench.lead()
+        bench.disk.is_full = True
+        large = "x" * (SEGMENT_BYTES // 3)
+        for number in range(4):
+            bench.propose(f"{number}{large}")
+            await bench.settle()
+        assert bench.engine.is_disk_full
+        assert len(bench.heard) == 2 * 2
+        bench.engine.housekeep()
+        await bench.settle()
+        assert len(bench.heard) == 2 * 2
+        bench.disk.is_full = False
+        bench.engine.housekeep()
+        await bench.settle()
+        assert len(bench.heard) == 2 * 4
+        assert not bench.engine.is_disk_full
+        assert not bench.fatal
+        bench.engine.publish_storage()
+        assert bench.shared.counter_words(0)[Counter.WAL_IS_DISK_FULL] == 0
+        bench.close()
+        assert [e.payload[:1] for e in read_back(tmp_path)[1]] == [b"", b"0", b"1", b"2", b"3"]
+
+    run(main())
+
+
+@every_sync_mode
+def test_an_idle_engine_makes_a_spare_and_then_rests(tmp_path: Path, sync_mode: str) -> None:
+    async def main() -> None:
+        bench = EngineBench(tmp_path, members=(1,), sync_mode=sync_mode, spares_max=1)
+        bench.engine.housekeep()
+        await until(lambda: list((tmp_path / "wal").glob("spare-*.free")))
+        await bench.settle()
+        bench.forget()
+        bench.engine.housekeep()
+        await bench.settle()
+        assert "sync" not in bench.events
+        bench.close()
+
+    run(main())
+
+
+def test_a_spare_that_cannot_be_made_tells_early_and_heals(tmp_path: Path) -> None:
+    async def main() -> None:
+        bench = EngineBench(tmp_path, members=(1,), spares_max=1)
+        bench.disk.is_full = True
+        await bench.lead()
+        assert bench.engine.is_disk_full
+        bench.disk.is_full = False
+        bench.engine.housekeep()
+        await until(lambda: not bench.engine.is_disk_full)
+        assert not bench.fatal
+        bench.close()
+
+    run(main())
+
+
+def test_housekeeping_gets_its_turn_between_writes_that_never_cease(tmp_path: Path) -> None:
+    async def main() -> None:
+        bench = EngineBench(tmp_path, members=(1,))
+        await bench.lead()
+        # More than a segment, and in every round there is something to write.
+        payload = "x" * (SEGMENT_BYTES // 64)
+        dump = tmp_path / "wal" / f"{1:020d}.index"
+        count = 0
+
+        def propose() -> None:
+            nonlocal count
+            if bench.replica().proposals_count < 3 and count < 1000 and not dump.exists():
+                count += 1
+                bench.propose(f"{count}{payload}")
+
+        bench.engine.after_round = propose
+        bench.engine.schedule()
+        await until(dump.exists)
+        assert count < 1000
+        bench.close()
+
+    run(main())
+
+
+def test_a_log_that_proves_damaged_when_it_is_read_takes_its_group_out_alone(
+    tmp_path: Path,
+) -> None:
+    """Sealed segments are not verified at start: the damage shows when the entries are applied."""
+
+    async def write() -> None:
+        bench = EngineBench(tmp_path, (1, 2), members=(1,))
+        await bench.lead(1, 2)
+        bench.propose("early", 2)
+        for number in range(3):
+            bench.propose(f"{number}" + "x" * (SEGMENT_BYTES // 2))
+            await bench.settle()
+        bench.close()
+
+    run(write())
+    sealed = tmp_path / "wal" / f"{1:020d}.log"
+    content = bytearray(sealed.read_bytes())
+    content[content.index(b"0xxx") + 10] ^= 1
+    sealed.write_bytes(content)
+
+    async def read() -> None:
+        bench = EngineBench(tmp_path, (1, 2), members=(1,))
+        condemned: list[int] = []
+        bench.engine.on_condemned = condemned.append
+        damaged = bench.replica(1)
+        for _ in range(3 * ELECTION_TIMEOUT_TICKS):
+            bench.engine.tick()
+            await bench.settle()
+        assert condemned == [1]
+        assert damaged.is_condemned
+        assert 1 not in bench.engine.replicas
+        assert bench.shared.group_words(1)[GroupWord.STATE] == GroupState.DAMAGED
+        assert str(sealed) in str(bench.store.damage_of(1))
+        assert [u.payload for u in bench.machines[2].updates] == [b"early"]
+        bench.propose("later", 2)
+        await bench.settle()
+        assert bench.heard[-1] == "later applied 4"
+        # Messages of peers find nobody.
+        bench.engine.receive(2, 0, [to_item(1, Message(kind=HEARTBEAT, to=1, sender=2, term=9))])
+        assert not bench.fatal
+        bench.close()
+
+    run(read())

@@ -32,6 +32,7 @@ class Bench:
         self.shared = SharedState(1, 1)
         self.now_seconds = 1000.0
         self.marked = False
+        self.is_disk_full = False
         self.replica = Replica(
             1,
             self.node,
@@ -47,6 +48,7 @@ class Bench:
             self.shared.counter_words(0),
             self._mark,
             self._answer,
+            lambda: self.is_disk_full,
         )
         self.replica.listener = self.service
         self.messages: list[Message] = []
@@ -269,6 +271,21 @@ def test_a_replica_that_follows_turns_requests_away_at_once() -> None:
     bench = Bench()
     bench.submit("a", "SET k 1")
     assert bench.taken() == [("a", Status.NOT_LEADER, [])]
+
+
+def test_a_full_disk_refuses_writes_and_lets_reads_through() -> None:
+    bench = Bench().lead()
+    bench.is_disk_full = True
+    bench.submit("write", "SET k 1")
+    bench.submit("read", "GET k")
+    bench.turn()
+    bench.echo()
+    assert bench.taken() == [("write", Status.DISK_FULL, []), ("read", DONE, [None])]
+    bench.is_disk_full = False
+    bench.submit("later", "SET k 1", origin=B)
+    bench.turn()
+    bench.acknowledge()
+    assert bench.taken() == [("later", DONE, ["+OK"])]
 
 
 def test_a_write_in_flight_is_lost_and_the_rest_not_executed_when_leadership_ends() -> None:

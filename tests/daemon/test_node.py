@@ -1,6 +1,9 @@
 """What a node refuses before its first fork, and what it answers over HTTP."""
 
+import json
+import logging
 import os
+import socket
 import stat
 import subprocess
 import sys
@@ -10,10 +13,14 @@ from pathlib import Path
 
 import pytest
 
+from rafter_core.entries import HardState
+from rafter_storage.resharding import Progress
+from rafter_storage.segment_manager import GroupWrite, SegmentManager
 from rafterd.config import load_config
 from rafterd.health import ShardFact
 from rafterd.http_server import HttpError, Response, parse_request
-from rafterd.node import make_handler
+from rafterd.node import PROGRESS_SECONDS, ProgressReporter, make_handler
+from rafterd.notify import Notifier
 from rafterd.shared import GroupState, GroupWord, SharedState
 from tests.daemon.waiting import DEADLINE_SECONDS, free_port_range
 
@@ -62,13 +69,13 @@ def test_other_paths_are_not_found(handle: Handle) -> None:
 
 def start(tmp_path: Path, **settings: str) -> tuple[int, str]:
     """Run a node that must be refused; return (exit code, standard error)."""
-    base = free_port_range(6)
+    base = free_port_range(10)
     overrides = {
         "node.data_dir": str(tmp_path / "data"),
         "node.shards": "1",
         "client.listen": f"127.0.0.1:{base}",
-        "peer.listen": f"127.0.0.1:{base + 3}",
-        "http.listen": f"127.0.0.1:{base + 5}",
+        "peer.listen": f"127.0.0.1:{base + 4}",
+        "http.listen": f"127.0.0.1:{base + 9}",
         "log.level": "warning",
     } | {key.replace("__", "."): value for key, value in settings.items()}
     result = subprocess.run(
@@ -92,7 +99,6 @@ def test_the_data_directory_is_made_for_its_owner_alone(tmp_path: Path) -> None:
         ({"node__id": "2"}, "node_id"),
         ({"cluster__name": "other"}, "cluster_name"),
         ({"cluster__groups": "9"}, "cluster.groups"),
-        ({"node__shards": "2"}, "changes of node.shards"),
     ],
 )
 def test_a_directory_of_another_node_is_refused(
@@ -103,6 +109,75 @@ def test_a_directory_of_another_node_is_refused(
     assert status == 1
     assert errors.startswith("rafterd: ")
     assert named in errors
+
+
+def open_log(tmp_path: Path, layout: int, shard: int) -> SegmentManager:
+    manager = SegmentManager(tmp_path / f"data/shards-{layout:05d}/{shard:05d}")
+    manager.open()
+    return manager
+
+
+def vote(tmp_path: Path, group: int, shard: int) -> None:
+    """Leave a vote of a group in the log of the first layout."""
+    manager = open_log(tmp_path, 1, shard)
+    job = manager.begin([GroupWrite(group, HardState(3, 1, 0))])
+    job.run()
+    manager.complete(job)
+    manager.close()
+
+
+def test_node_shards_may_change_between_starts(tmp_path: Path) -> None:
+    start(tmp_path)
+    vote(tmp_path, 5, 0)
+    _, errors = start(tmp_path, node__shards="3", log__level="info", log__format="json")
+    told = [json.loads(line) for line in errors.splitlines()]
+    (progress,) = [line for line in told if line["event"].endswith("groups are copied")]
+    assert (progress["groups_done"], progress["groups_total"]) == (1, 1)
+    (done,) = [line for line in told if line["event"] == "node.shards has changed"]
+    assert (done["before"], done["now"]) == (1, 3)
+    assert [path.name for path in (tmp_path / "data").glob("shards-*")] == ["shards-00002"]
+    manager = open_log(tmp_path, 2, 5 % 3)
+    assert manager.groups() == [5]
+    manager.close()
+
+
+def test_a_damaged_log_keeps_its_number_of_shards_and_the_operator_is_told(tmp_path: Path) -> None:
+    start(tmp_path)
+    vote(tmp_path, 5, 0)
+    (segment,) = (tmp_path / "data/shards-00001/00000/wal").glob("*.log")
+    content = segment.read_bytes()
+    segment.write_bytes(b"#" + content[1:])
+    status, errors = start(tmp_path, node__shards="2")
+    assert status == 1
+    assert f"rafterd: node.shards cannot change from 1 to 2: {segment}" in errors
+    assert "rafterd: nothing was changed; node.shards = 1 starts the node as before\n" in errors
+
+
+def test_a_data_directory_may_be_reached_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir(mode=0o700)
+    (tmp_path / "data").symlink_to(tmp_path / "elsewhere")
+    start(tmp_path)
+    assert (tmp_path / "elsewhere/identity").exists()
+
+
+def test_progress_is_told_now_and_then_and_the_manager_asked_for_patience(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        now_seconds = [100.0]
+        notifier = Notifier({"NOTIFY_SOCKET": str(tmp_path / "notify")})
+        report = ProgressReporter(notifier, lambda: now_seconds[0])
+        with caplog.at_level(logging.INFO):
+            for number in range(5):
+                report(Progress(number, 5, 10, 50))
+                now_seconds[0] += PROGRESS_SECONDS / 2
+        assert [record.__dict__["groups_done"] for record in caplog.records] == [0, 2, 4]
+        for _ in range(3):
+            assert manager.recv(100) == b"EXTEND_TIMEOUT_USEC=60000000"
+        manager.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            manager.recv(100)
 
 
 def test_a_directory_that_others_can_read_is_refused(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from rafterd.router import (
     BATCH_BYTES_MAX,
     BATCH_COMMANDS_MAX,
     DAMAGED,
+    DISK_FULL,
     NO_LEADER,
     READ_LOST,
     READS_UNWEIGHED_MAX,
@@ -566,13 +567,18 @@ def test_batches_of_a_new_session_are_not_renumbered_with_those_of_the_old_one()
     assert bench.is_empty
 
 
-def test_a_refused_session_fails_its_batch_and_those_behind_move_on() -> None:
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [(Status.REFUSED, TOO_MANY_SESSIONS), (Status.DISK_FULL, DISK_FULL)],
+    ids=["sessions", "disk"],
+)
+def test_a_refused_batch_fails_and_those_behind_move_on(status: Status, error: str) -> None:
     bench = leading()
     slot = bench.send("SET k 1")
     behind = bench.send("SET k 2")
     first, second = bench.taken()
-    bench.reply(first.request, Status.REFUSED)
-    assert slot.replies == [TOO_MANY_SESSIONS]
+    bench.reply(first.request, status)
+    assert slot.replies == [error]
     again = only(bench.round())
     assert again.commands == second.commands
     assert again.request.batch.sequence == 1

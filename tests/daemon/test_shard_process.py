@@ -123,7 +123,7 @@ def test_messages_to_a_dead_shard_are_dropped(ends: Ends) -> None:
 @pytest.fixture
 def boot(ends: Ends) -> ShardBoot:
     config = load_config(overrides={"node.shards": "1"}).config
-    identity = Identity(1, "rafter", 1, 2, 8, 1, 1)
+    identity = Identity(1, "rafter", 1, 2, 8, 1, 1, 1)
     return ShardBoot(config, identity, 0, SharedState(1, 8), ends[0], {})
 
 

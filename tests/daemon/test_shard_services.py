@@ -16,6 +16,7 @@ from rafterd.requests import Request, Status, decode_reply, encode_request
 from rafterd.shared import Counter, GroupState, GroupWord, SharedState
 from tests.daemon.engine_bench import entry, run, turns, until
 from tests.daemon.shard_kit import (
+    LAYOUT,
     RunningServices,
     make_config,
     make_peer,
@@ -41,7 +42,7 @@ def damage(path: Path, payload: bytes) -> int:
 
 def write_log(directory: Path, groups: dict[int, list[bytes]]) -> None:
     """Leave a log behind as an earlier life would: one record for each payload."""
-    shard = directory / "data" / "shards" / "00000"
+    shard = directory / "data" / f"shards-{LAYOUT:05d}" / "00000"
     (shard / "wal").mkdir(parents=True)
     store = SegmentManager(shard, segment_bytes=1 << 20)
     store.open()

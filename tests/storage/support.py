@@ -3,15 +3,16 @@
 import contextlib
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rafter_core.entries import Entry, EntryKind, HardState
 from rafter_core.membership import Membership
 from rafter_storage.errors import StorageError
-from rafter_storage.file_system import Buffer, RealFileSystem
+from rafter_storage.file_system import Buffer, FileSystem, RealFileSystem
 from rafter_storage.group_log import GroupLog
-from rafter_storage.segment_manager import GroupWrite, SegmentManager
+from rafter_storage.segment import draw_seed
+from rafter_storage.segment_manager import GroupChange, GroupWrite, SegmentManager
 
 MEMBERSHIP = Membership((1, 2, 3))
 SEGMENT_BYTES = 64 << 10
@@ -31,25 +32,46 @@ def entries(first: int, last: int, term: int = 1) -> list[Entry]:
 
 def open_manager(
     directory: Path,
-    files: RealFileSystem | None = None,
+    files: FileSystem | None = None,
     tail_bytes_max: int = 1 << 20,
     segment_bytes: int = SEGMENT_BYTES,
+    *,
+    spares_max: int = 1,
+    is_direct: bool = False,
+    draw: Callable[[], int] = draw_seed,
 ) -> SegmentManager:
     manager = SegmentManager(
         directory,
         segment_bytes=segment_bytes,
         tail_bytes_max=tail_bytes_max,
+        spares_max=spares_max,
+        is_direct=is_direct,
         files=files or RealFileSystem(),
+        draw=draw,
     )
     manager.open()
     return manager
 
 
-def write(manager: SegmentManager, *writes: GroupWrite) -> None:
+def write(
+    manager: SegmentManager, *writes: GroupWrite, changes: Sequence[GroupChange] = ()
+) -> None:
     """Do a whole job."""
-    job = manager.begin(list(writes))
+    job = manager.begin(list(writes), changes)
     job.run()
     manager.complete(job)
+
+
+def change(manager: SegmentManager, *changes: GroupChange) -> None:
+    """Do a whole job of changes alone, which is not synced."""
+    write(manager, changes=changes)
+
+
+def do_chores(manager: SegmentManager) -> None:
+    """Do all housekeeping there is, but no rewriting."""
+    while (chore := manager.chore()) is not None:
+        chore.run()
+        manager.complete_chore(chore, None)
 
 
 def append(
@@ -80,6 +102,13 @@ def abandon(manager: SegmentManager) -> None:
     with contextlib.suppress(StorageError):
         manager.begin([])
     manager.close()
+
+
+def flip(path: Path, position: int) -> None:
+    """Change one bit of a file."""
+    data = bytearray(path.read_bytes())
+    data[position] ^= 1
+    path.write_bytes(data)
 
 
 class FaultyFiles(RealFileSystem):
@@ -128,6 +157,10 @@ class FaultyFiles(RealFileSystem):
     def rename(self, source: Path, target: Path) -> None:
         self._called("rename")
         super().rename(source, target)
+
+    def unlink(self, path: Path) -> None:
+        self._called("unlink")
+        super().unlink(path)
 
     def open(self, path: Path, flags: int) -> int:
         self._called("open")

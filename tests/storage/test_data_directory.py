@@ -1,6 +1,8 @@
 """Tests of rafter_storage.data_directory: modes, links, owners and the lock."""
 
+import errno
 import os
+import random
 import re
 import stat
 import subprocess
@@ -9,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from rafter_storage.data_directory import DataDirectory, check_private
+from rafter_storage.data_directory import DataDirectory, check_private, remove_tree
 from rafter_storage.errors import DataDirectoryError, LockedError
+from rafter_storage.file_system import REAL_FILE_SYSTEM
+from tests.storage.fake_file_system import Crashed, CrashMode, FakeFileSystem
 
 HOLD = """
 import sys
@@ -51,8 +55,25 @@ def test_directory_is_made_private_with_what_is_missing_above(tmp_path: Path) ->
     directory = DataDirectory.acquire(path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o700
     assert stat.S_IMODE((path / "lock").stat().st_mode) == 0o600
-    assert (path / "lock").read_text() == f"{os.getpid()}\n"
-    assert directory.shard_directory(7) == path / "shards" / "00007"
+    assert (path / "lock").read_text().strip() == str(os.getpid())
+    directory.release()
+
+
+def test_each_layout_has_its_shards_and_all_share_the_snapshots(tmp_path: Path) -> None:
+    path = tmp_path / "n1"
+    directory = DataDirectory.acquire(path)
+    assert directory.layout_directory(3) == path / "shards-00003"
+    assert directory.shard_directory(3, 7) == path / "shards-00003/00007"
+    assert directory.wal_directory(3, 7) == path / "shards-00003/00007/wal"
+    assert directory.snapshots_directory == path / "snapshots"
+    directory.make_layout(3, 2)
+    directory.make_layout(3, 2)
+    directory.make_layout(123456, 1)
+    assert directory.wal_directory(3, 1).is_dir()
+    assert not directory.shard_directory(3, 2).exists()
+    for other in ("shards-3", "shards-00000", "shards-000004", "shards-00005.old", "shards"):
+        (path / other).mkdir()
+    assert directory.layouts() == [3, 123456]
     directory.release()
 
 
@@ -68,24 +89,27 @@ def test_directory_with_another_mode_is_refused_and_the_cure_is_named(
         DataDirectory.acquire(path)
 
 
+DIRECTORIES = (
+    "shards-00001", "shards-00001/00000", "shards-00001/00000/wal", "snapshots", "snapshots/1",
+)  # fmt: skip
+FILES = (
+    "lock", "identity", "identity.tmp", "shards-00001/00000/wal/00000000000000000001.log",
+    "snapshots/1/chunk",
+)  # fmt: skip
+
+
 def prepared(path: Path) -> Path:
     """A data directory with a file at each place."""
     DataDirectory.acquire(path).release()
-    (path / "identity").touch(0o600)
-    for below in ("shards", "shards/00000", "shards/00000/wal"):
+    for below in (*DIRECTORIES, "shards-00002"):
         (path / below).mkdir(mode=0o700)
-    (path / "shards/00000/wal/00000000000000000001.log").touch(0o600)
+    for below in FILES[1:]:
+        (path / below).touch(0o600)
     DataDirectory.acquire(path).release()
     return path
 
 
-@pytest.mark.parametrize(
-    "below",
-    [
-        *("lock", "identity", "shards", "shards/00000", "shards/00000/wal"),
-        "shards/00000/wal/00000000000000000001.log",
-    ],
-)
+@pytest.mark.parametrize("below", [*DIRECTORIES, *FILES, "shards-00002"])
 def test_anything_below_that_others_may_read_is_refused(tmp_path: Path, below: str) -> None:
     path = prepared(tmp_path / "n1") / below
     path.chmod(path.stat().st_mode | 0o040)
@@ -93,7 +117,7 @@ def test_anything_below_that_others_may_read_is_refused(tmp_path: Path, below: s
         DataDirectory.acquire(tmp_path / "n1")
 
 
-@pytest.mark.parametrize("below", ["identity", "shards/00000/wal/00000000000000000001.log"])
+@pytest.mark.parametrize("below", [*FILES, "shards-00001/00000", "shards-00002", "snapshots"])
 def test_links_inside_are_refused(tmp_path: Path, below: str) -> None:
     path = prepared(tmp_path / "n1") / below
     path.rename(tmp_path / "elsewhere")
@@ -108,13 +132,23 @@ def test_directory_of_another_user_is_refused(
     prepared(tmp_path / "n1")
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
     with pytest.raises(DataDirectoryError, match=r"belongs to user \d+, but this process runs as"):
-        check_private(tmp_path / "n1")
+        check_private(REAL_FILE_SYSTEM, tmp_path / "n1")
+
+
+def test_directory_that_is_a_link_is_for_the_caller_to_resolve(tmp_path: Path) -> None:
+    prepared(tmp_path / "n1")
+    (tmp_path / "link").symlink_to(tmp_path / "n1")
+    with pytest.raises(DataDirectoryError, match="link is neither a directory nor"):
+        DataDirectory.acquire(tmp_path / "link")
+    DataDirectory.acquire((tmp_path / "link").resolve()).release()
 
 
 def test_other_files_in_the_directory_are_none_of_our_business(tmp_path: Path) -> None:
     path = prepared(tmp_path / "n1")
     (path / "lost+found").mkdir(mode=0o755)
     (path / "notes").touch(0o644)
+    (path / "shards-00001.old").mkdir(mode=0o755)
+    (path / "shards").symlink_to(tmp_path)
     DataDirectory.acquire(path).release()
 
 
@@ -182,3 +216,93 @@ def test_release_in_the_parent_does_not_free_a_forked_child(tmp_path: Path) -> N
     os.close(writer)
     os.waitpid(child, 0)
     DataDirectory.acquire(tmp_path / "n1").release()
+
+
+def test_everything_works_on_another_file_system_too() -> None:
+    files = FakeFileSystem()
+    path = files.base / "a/n1"
+    directory = DataDirectory.acquire(path, files=files)
+    directory.make_layout(1, 2)
+    with pytest.raises(LockedError, match=f"in use by process {os.getpid()}"):
+        DataDirectory.acquire(path, files=files)
+    directory.release()
+    directory = DataDirectory.acquire(path, files=files)
+    assert directory.layouts() == [1]
+    assert not Path(path).exists()
+
+
+def test_directory_made_by_a_start_that_was_killed_is_durable_after_the_next() -> None:
+    def acquire(files: FakeFileSystem) -> None:
+        DataDirectory.acquire(files.base / "a/b/n1", files=files)
+
+    files = FakeFileSystem()
+    acquire(files)
+    for stop_at in range(1, files.operations + 1):
+        files = FakeFileSystem()
+        files.stop_at = stop_at
+        with pytest.raises(Crashed):
+            acquire(files)
+        # The process is gone, the machine is not: what was not synced still is not.
+        files.stop_at = None
+        acquire(files)
+        after = files.crash(CrashMode.LOST)
+        assert after.status(after.base / "a/b/n1") is not None
+
+
+def test_parent_that_may_not_be_read_was_made_by_somebody_else() -> None:
+    files = FakeFileSystem()
+    files.make_directory(files.base / "n1")
+    files.fail("sync_directory", 1, errno.EACCES)
+    DataDirectory.acquire(files.base / "n1", files=files).release()
+    files.fail("sync_directory", 1, errno.EIO)
+    with pytest.raises(DataDirectoryError, match="cannot use the data directory"):
+        DataDirectory.acquire(files.base / "n1", files=files)
+
+
+def test_full_disk_costs_the_name_of_the_holder_and_not_the_start() -> None:
+    files = FakeFileSystem(capacity_bytes=0)
+    path = files.base / "n1"
+    directory = DataDirectory.acquire(path, files=files)
+    with pytest.raises(LockedError, match="in use by process unknown"):
+        DataDirectory.acquire(path, files=files)
+    directory.release()
+    files.fail("pwritev", 1, errno.EIO)
+    with pytest.raises(DataDirectoryError, match="Input/output error"):
+        DataDirectory.acquire(path, files=files)
+    DataDirectory.acquire(path, files=files).release()
+
+
+def test_removed_tree_stays_removed_and_a_crash_in_between_leaves_a_part() -> None:
+    def made(files: FakeFileSystem) -> Path:
+        directory = DataDirectory.acquire(files.base / "n1", files=files)
+        directory.make_layout(1, 2)
+        for shard in range(2):
+            path = directory.wal_directory(1, shard) / "1.log"
+            files.close(files.open(path, os.O_CREAT | os.O_WRONLY))
+        files.settle()
+        return directory.layout_directory(1)
+
+    files = FakeFileSystem()
+    tree = made(files)
+    before = files.operations
+    remove_tree(files, tree)
+    assert files.crash(CrashMode.LOST).status(tree) is None
+    for stop_at in range(before + 1, files.operations + 1):
+        for mode in CrashMode:
+            stopped = FakeFileSystem()
+            made(stopped)
+            stopped.stop_at = stop_at
+            with pytest.raises(Crashed):
+                remove_tree(stopped, tree)
+            left = stopped.crash(mode, random.Random(stop_at))
+            if left.status(tree) is not None:
+                remove_tree(left, tree)
+
+
+def test_links_in_a_tree_are_removed_and_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept/file").touch()
+    (tmp_path / "tree/below").mkdir(parents=True)
+    (tmp_path / "tree/below/link").symlink_to(tmp_path / "kept")
+    remove_tree(REAL_FILE_SYSTEM, tmp_path / "tree")
+    assert [path.name for path in tmp_path.rglob("*")] == ["kept", "file"]

@@ -1,7 +1,9 @@
 """Tests of rafter_storage.identity."""
 
 import contextlib
+import errno
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,9 @@ from xxhash import xxh3_64_intdigest
 
 from rafter_storage.data_directory import DataDirectory
 from rafter_storage.errors import DataDirectoryError, IdentityError
-from rafter_storage.identity import Identity, cluster_id_of
-from tests.storage.support import EIO, FaultyFiles, entries, open_manager
-from tests.storage.support import append as append_entries
+from rafter_storage.file_system import REAL_FILE_SYSTEM, FileSystem
+from rafter_storage.identity import Identity, cluster_id_of, draw_incarnation
+from tests.storage.fake_file_system import Crashed, CrashMode, FakeFileSystem
 
 CONFIGURED: dict[str, Any] = {
     "cluster_name": "demo",
@@ -23,8 +25,8 @@ CONFIGURED: dict[str, Any] = {
 }
 
 
-def load(path: Path, files: FaultyFiles | None = None, **changes: Any) -> Identity:
-    directory = DataDirectory.acquire(path, files=files or FaultyFiles())
+def load(path: Path, files: FileSystem = REAL_FILE_SYSTEM, **changes: Any) -> Identity:
+    directory = DataDirectory.acquire(path, files=files)
     try:
         return Identity.load_or_create(directory, **{**CONFIGURED, **changes})
     finally:
@@ -35,13 +37,20 @@ def test_first_start_draws_an_identity_and_later_ones_find_it(tmp_path: Path) ->
     created = load(tmp_path / "n1")
     assert created.cluster_id == cluster_id_of("demo") != 0
     assert created.incarnation
-    assert created._replace(incarnation=0) == Identity(cluster_id_of("demo"), "demo", 1, 0, 8, 3, 2)
+    expected = Identity(cluster_id_of("demo"), "demo", 1, created.incarnation, 8, 3, 2, 1)
+    assert created == expected
     assert load(tmp_path / "n1") == created
     assert (tmp_path / "n1/identity").stat().st_mode & 0o777 == 0o600
 
 
 def test_another_directory_is_another_incarnation(tmp_path: Path) -> None:
     assert load(tmp_path / "a").incarnation != load(tmp_path / "b").incarnation
+    assert len({draw_incarnation() for _ in range(100)} - {0}) == 100
+
+
+def test_incarnation_is_drawn_by_who_makes_the_directory_and_only_then(tmp_path: Path) -> None:
+    assert load(tmp_path / "n1", draw=lambda: 42).incarnation == 42
+    assert load(tmp_path / "n1", draw=lambda: 43).incarnation == 42
 
 
 def test_cluster_id_may_be_given(tmp_path: Path) -> None:
@@ -57,10 +66,6 @@ def test_cluster_id_may_be_given(tmp_path: Path) -> None:
         ({"node_id": 2}, "node_id is 1, configured is 2"),
         ({"groups": 16}, "groups is 8, configured is 16"),
         ({"replication": 1}, "replication is 3, configured is 1"),
-        (
-            {"shards": 4},
-            "changes of node.shards between starts are not supported yet: .*has 2, conf.* is 4",
-        ),
     ],
 )
 def test_directory_of_another_node_is_refused(
@@ -70,6 +75,23 @@ def test_directory_of_another_node_is_refused(
     with pytest.raises(IdentityError, match=message):
         load(tmp_path / "n1", **changes)
     load(tmp_path / "n1")
+
+
+def test_number_of_shards_is_what_the_directory_has_and_not_what_is_configured(
+    tmp_path: Path,
+) -> None:
+    created = load(tmp_path / "n1")
+    assert load(tmp_path / "n1", shards=4) == created
+
+
+def test_stored_identity_takes_the_place_of_the_one_before(tmp_path: Path) -> None:
+    created = load(tmp_path / "n1")
+    directory = DataDirectory.acquire(tmp_path / "n1")
+    directory.make_layout(2, 3)
+    moved = created._replace(shards=3, layout=2)
+    moved.store(directory)
+    directory.release()
+    assert load(tmp_path / "n1") == moved
 
 
 def test_every_flipped_byte_is_detected_or_harmless(tmp_path: Path) -> None:
@@ -95,14 +117,16 @@ def test_every_shortened_identity_is_detected(tmp_path: Path) -> None:
             load(tmp_path / "n1")
 
 
-def test_newer_format_is_refused_before_anything_else_is_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", [1, 3])
+def test_other_format_is_refused_before_anything_else_is_read(tmp_path: Path, version: int) -> None:
     load(tmp_path / "n1")
-    (tmp_path / "n1/identity").write_text('{"format": 2, "anything": []}')
-    with pytest.raises(IdentityError, match="identity has format 2, this program reads up to 1"):
+    (tmp_path / "n1/identity").write_text(json.dumps({"format": version, "anything": []}))
+    expected = f"identity has format {version}, this program reads 2: start the version of rafterd"
+    with pytest.raises(IdentityError, match=expected):
         load(tmp_path / "n1")
 
 
-@pytest.mark.parametrize("text", ["[]", "{}", '{"format": "1"}', '{"format": 1}', "null"])
+@pytest.mark.parametrize("text", ["[]", "{}", '{"format": "2"}', '{"format": 2}', "null"])
 def test_json_that_is_no_identity_is_refused(tmp_path: Path, text: str) -> None:
     load(tmp_path / "n1")
     (tmp_path / "n1/identity").write_text(text)
@@ -110,9 +134,13 @@ def test_json_that_is_no_identity_is_refused(tmp_path: Path, text: str) -> None:
         load(tmp_path / "n1")
 
 
-def test_identity_whose_checksum_holds_but_whose_fields_do_not_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("changes", [{"cluster_id": "x"}, {"layout": 0}, {"shards": 0}])
+def test_identity_whose_checksum_holds_but_whose_fields_do_not_is_refused(
+    tmp_path: Path, changes: dict[str, object]
+) -> None:
     load(tmp_path / "n1")
-    fields: dict[str, object] = {"format": 1, "cluster_id": "not a number"}
+    fields = json.loads((tmp_path / "n1/identity").read_text()) | changes
+    del fields["checksum"]
     text = json.dumps(fields, sort_keys=True).encode()
     fields["checksum"] = f"{xxh3_64_intdigest(text):016x}"
     (tmp_path / "n1/identity").write_text(json.dumps(fields))
@@ -127,50 +155,134 @@ def test_words_of_64_bits_are_kept_where_no_reader_rounds_them(tmp_path: Path) -
     assert fields["cluster_id"] == f"{created.cluster_id:016x}"
 
 
-def test_places_of_the_logs_are_durable_before_the_identity_is(tmp_path: Path) -> None:
-    files = FaultyFiles()
-    load(tmp_path / "n1", files)
-    assert (tmp_path / "n1/shards/00001/wal").is_dir()
-    assert files.calls[-3:] == ["sync_data", "rename", "sync_directory"]
-    assert files.calls.count("sync_directory") == 6
+def test_places_of_the_logs_are_durable_before_the_identity_is() -> None:
+    files = FakeFileSystem()
+    path = files.base / "n1"
+    created = load(path, files)
+    for stop_at in range(1, files.operations + 1):
+        stopped = FakeFileSystem()
+        stopped.stop_at = stop_at
+        with pytest.raises(Crashed):
+            load(path, stopped, draw=lambda: created.incarnation)
+        for mode in CrashMode:
+            for seed in range(20):
+                left = stopped.crash(mode, random.Random(seed))
+                if left.status(path / "identity") is not None:
+                    assert load(path, left, draw=lambda: 0) == created
+
+
+def test_first_start_that_crashed_anywhere_can_be_repeated_and_is_durable_then() -> None:
+    files = FakeFileSystem()
+    path = files.base / "n1"
+    load(path, files)
+    for stop_at in range(1, files.operations + 1):
+        stopped = FakeFileSystem()
+        stopped.stop_at = stop_at
+        with pytest.raises(Crashed):
+            load(path, stopped)
+        for mode in CrashMode:
+            left = stopped.crash(mode, random.Random(stop_at))
+            created = load(path, left)
+            again = left.crash(CrashMode.LOST)
+            assert load(path, again, draw=lambda: 0) == created
+
+
+def test_first_start_that_was_killed_anywhere_is_durable_after_the_next() -> None:
+    files = FakeFileSystem()
+    path = files.base / "n1"
+    load(path, files)
+    for stop_at in range(1, files.operations + 1):
+        stopped = FakeFileSystem()
+        stopped.stop_at = stop_at
+        with pytest.raises(Crashed):
+            load(path, stopped)
+        # The process is gone, the machine is not: what was not synced still is not.
+        stopped.stop_at = None
+        created = load(path, stopped)
+        assert load(path, stopped.crash(CrashMode.LOST), draw=lambda: 0) == created
+
+
+def test_first_start_that_failed_at_any_step_can_be_repeated() -> None:
+    whole = FakeFileSystem()
+    load(whole.base / "n1", whole)
+    methods = ("open", "pwritev", "sync_data", "rename", "make_directory", "sync_directory")
+    for method in methods:
+        for number in range(1, len(whole.calls(method)) + 1):
+            files = FakeFileSystem()
+            path = files.base / "n1"
+            files.fail(method, number, errno.EIO)
+            with pytest.raises(DataDirectoryError, match="Input/output error"):
+                load(path, files)
+            created = load(path, files)
+            assert load(path, files) == created
+
+
+def test_replaced_identity_is_the_old_or_the_new_one_after_a_crash_anywhere() -> None:
+    files = FakeFileSystem()
+    path = files.base / "n1"
+    old = load(path, files)
+    directory = DataDirectory.acquire(path, files=files)
+    directory.make_layout(2, 5)
+    directory.release()
+    new = old._replace(shards=5, layout=2)
+    first = files.operations + 1
+    found = set()
+    for stop_at in range(first, first + 6):
+        stopped = files.crash(CrashMode.KEPT)
+        stopped.stop_at = stop_at - first + 2  # taking the lock is the first operation
+        directory = DataDirectory.acquire(path, files=stopped)
+        with contextlib.suppress(Crashed):
+            new.store(directory)
+        for mode in CrashMode:
+            for seed in range(20):
+                found.add(load(path, stopped.crash(mode, random.Random(seed))))
+        if not stopped.has_stopped:
+            assert load(path, stopped.crash(CrashMode.LOST)) == new
+    assert found == {old, new}
 
 
 @pytest.mark.parametrize(
-    ("method", "number"),
-    [("sync_directory", n) for n in range(1, 7)]
-    + [("open", 1), ("pwritev", 1), ("sync_data", 1), ("rename", 1)],
+    ("place", "lost"),
+    [("shards-00001/00001/wal", "the votes and entries"), ("snapshots", "the snapshots")],
 )
-def test_first_start_that_failed_at_any_step_can_be_repeated(
-    tmp_path: Path, method: str, number: int
+def test_missing_directory_is_a_loss_and_not_a_first_start(
+    tmp_path: Path, place: str, lost: str
 ) -> None:
-    files = FaultyFiles()
-    files.fail_at[method, number] = EIO
-    with pytest.raises(DataDirectoryError, match="cannot read or make the identity"):
-        load(tmp_path / "n1", files)
-    created = load(tmp_path / "n1")
-    assert load(tmp_path / "n1") == created
-
-
-def test_missing_log_directory_is_a_loss_and_not_a_first_start(tmp_path: Path) -> None:
     load(tmp_path / "n1")
-    (tmp_path / "n1/shards/00001/wal").rmdir()
-    with pytest.raises(DataDirectoryError, match="shards/00001/wal is missing"):
+    (tmp_path / "n1" / place).rmdir()
+    with pytest.raises(DataDirectoryError, match=f"{place} is missing: {lost} of this node were"):
         load(tmp_path / "n1")
 
 
-def test_missing_identity_over_logs_is_not_drawn_anew(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "place",
+    [
+        "shards-00001/00001/wal/00000000000000000001.log",
+        "shards-00007/00000/wal/00000000000000000009.log",
+        "snapshots/00000000000000000001",
+    ],
+)
+def test_missing_identity_over_logs_is_not_drawn_anew(tmp_path: Path, place: str) -> None:
     load(tmp_path / "n1")
-    manager = open_manager(tmp_path / "n1/shards/00001")
-    append_entries(manager, 1, entries(1, 1))
-    manager.close()
+    path = tmp_path / "n1" / place
+    for parent in reversed(path.parents):
+        parent.mkdir(mode=0o700, exist_ok=True)
+    path.touch(0o600)
     (tmp_path / "n1/identity").unlink()
-    with pytest.raises(DataDirectoryError, match=r"identity is missing, but .*0001\.log exists"):
+    with pytest.raises(DataDirectoryError, match=rf"identity is missing, but .*{place} exists"):
         load(tmp_path / "n1")
 
 
-def test_unreadable_identity_is_a_clear_error(tmp_path: Path) -> None:
-    load(tmp_path / "n1")
-    files = FaultyFiles()
-    files.fail_at["pread", 1] = EIO
+def test_emptied_disk_comes_back_as_another_incarnation(tmp_path: Path) -> None:
+    """Reliability: an emptied disk cannot come back under the old incarnation."""
+    before = load(tmp_path / "n1")
+    (tmp_path / "n1").rename(tmp_path / "lost")
+    assert load(tmp_path / "n1").incarnation != before.incarnation
+
+
+def test_unreadable_identity_is_a_clear_error() -> None:
+    files = FakeFileSystem()
+    load(files.base / "n1", files)
+    files.fail("pread", 1, errno.EIO)
     with pytest.raises(DataDirectoryError, match=r"cannot read or make the identity .*Input"):
-        load(tmp_path / "n1", files)
+        load(files.base / "n1", files)

@@ -8,7 +8,7 @@ from rafter_core.entries import HardState
 from rafter_core.serializer import pack_entries
 from rafter_storage.errors import CorruptionError, StorageError
 from rafter_storage.reader import RecordReader
-from rafter_storage.record import PREFIX_BYTES, encode_prefix
+from rafter_storage.record import PREFIX_BYTES, RecordKind, encode_prefix
 from tests.storage.support import EIO, FaultyFiles, entries, log_of, open_manager, segment_files
 from tests.storage.support import append as append_entries
 
@@ -16,10 +16,18 @@ SEED = 77
 OFFSET = 4096
 
 
-def record(group: int = 1, body: bytes | None = None, offset: int = OFFSET) -> bytes:
-    added = entries(1, 3)
-    packed = pack_entries(added) if body is None else body
-    return encode_prefix(SEED, offset, 0, group, HardState(), added, packed) + packed
+def record(
+    group: int = 1,
+    body: bytes | None = None,
+    offset: int = OFFSET,
+    kind: RecordKind = RecordKind.ENTRIES,
+    entries_range: tuple[int, int, int] = (1, 3, 1),
+) -> bytes:
+    packed = pack_entries(entries(1, 3)) if body is None else body
+    prefix, _ = encode_prefix(
+        SEED, offset, 0, SEED, kind, group, HardState(), entries_range, packed
+    )
+    return prefix + packed
 
 
 def reader_of(path: Path, data: bytes) -> tuple[FaultyFiles, RecordReader]:
@@ -30,8 +38,9 @@ def reader_of(path: Path, data: bytes) -> tuple[FaultyFiles, RecordReader]:
     return files, reader
 
 
-def test_record_is_read_back(tmp_path: Path) -> None:
-    data = record()
+@pytest.mark.parametrize("kind", [RecordKind.ENTRIES, RecordKind.COPY])
+def test_record_is_read_back(tmp_path: Path, kind: RecordKind) -> None:
+    data = record(kind=kind)
     _, reader = reader_of(tmp_path / "s", data)
     assert reader.read(1, 1, OFFSET, len(data)) == entries(1, 3)
     reader.close()
@@ -62,11 +71,26 @@ def test_file_that_ends_early_is_detected(tmp_path: Path) -> None:
 def test_record_of_another_group_or_place_is_detected(tmp_path: Path) -> None:
     data = record(group=2)
     _, reader = reader_of(tmp_path / "s", data)
-    with pytest.raises(CorruptionError, match="is of group 2, the index expects group 1"):
+    with pytest.raises(CorruptionError, match="kind 1 and of group 2, the index expects"):
         reader.read(1, 1, OFFSET, len(data))
     reader.close()
     _, reader = reader_of(tmp_path / "s", record(offset=OFFSET + 8))
     with pytest.raises(CorruptionError, match="prefix"):
+        reader.read(1, 1, OFFSET, len(data))
+    reader.close()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        record(kind=RecordKind.GROUP),
+        record(kind=RecordKind.REMOVED),
+        record(entries_range=(0, 0, 0)),
+    ],
+)
+def test_record_without_entries_is_detected(tmp_path: Path, data: bytes) -> None:
+    _, reader = reader_of(tmp_path / "s", data)
+    with pytest.raises(CorruptionError, match="the index expects entries of group 1"):
         reader.read(1, 1, OFFSET, len(data))
     reader.close()
 
@@ -85,6 +109,28 @@ def test_record_read_again_costs_no_system_call(tmp_path: Path) -> None:
     reader.read(1, 1, OFFSET, len(data))
     files.reset()
     assert reader.read(1, 1, OFFSET, len(data)) == entries(1, 3)
+    assert files.calls == []
+    reader.close()
+
+
+def test_forgotten_segment_is_closed_and_its_number_can_be_another_files(tmp_path: Path) -> None:
+    data = record()
+    files, reader = reader_of(tmp_path / "s", data)
+    other = tmp_path / "other"
+    body = pack_entries(entries(4, 5))
+    other_data = record(body=body)
+    other.write_bytes(bytes(OFFSET) + other_data)
+    reader.read(1, 1, OFFSET, len(data))
+    assert (reader.segment_count, reader.path(1)) == (1, tmp_path / "s")
+    reader.forget_segment(1)
+    assert reader.segment_count == 0
+    reader.add_segment(1, other, SEED)
+    assert reader.read(1, 1, OFFSET, len(other_data)) == entries(4, 5)
+    # One that was never read has nothing to close, and does not touch what was read last.
+    reader.add_segment(2, other, SEED)
+    reader.forget_segment(2)
+    files.reset()
+    assert reader.read(1, 1, OFFSET, len(other_data)) == entries(4, 5)
     assert files.calls == []
     reader.close()
 

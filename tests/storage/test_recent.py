@@ -12,24 +12,28 @@ def held(recent: RecentEntries) -> list[Entry]:
     return recent.slice(recent.first_index, recent.first_index + len(recent))
 
 
+def add(recent: RecentEntries, added: list[Entry]) -> None:
+    recent.append(added, sum(len(e.payload) for e in added))
+
+
 def test_appended_entries_are_held_in_order() -> None:
     recent = RecentEntries(1 << 20)
-    recent.append(entries(1, 3))
-    recent.append(entries(4, 5))
+    add(recent, entries(1, 3))
+    add(recent, entries(4, 5))
     assert recent.slice(2, 5) == entries(2, 4)
 
 
 def test_overlap_drops_what_the_log_dropped() -> None:
     recent = RecentEntries(1 << 20)
-    recent.append(entries(1, 5))
-    recent.append(entries(3, 3, term=2))
+    add(recent, entries(1, 5))
+    add(recent, entries(3, 3, term=2))
     assert held(recent) == entries(1, 2) + entries(3, 3, term=2)
 
 
 def test_overlap_from_before_the_cache_restarts_it() -> None:
     recent = RecentEntries(1 << 20, last_index=10)
-    recent.append(entries(11, 15))
-    recent.append(entries(4, 6, term=2))
+    add(recent, entries(11, 15))
+    add(recent, entries(4, 6, term=2))
     assert recent.first_index == 4
     assert held(recent) == entries(4, 6, term=2)
 
@@ -38,16 +42,18 @@ def test_bytes_are_bounded_and_the_newest_stay() -> None:
     one = len(b"x" * 100) + ENTRY_OVERHEAD_BYTES
     recent = RecentEntries(10 * one)
     for index in range(1, 1001):
-        recent.append([entry(index, payload=b"x" * 100)])
+        add(recent, [entry(index, payload=b"x" * 100)])
         assert len(recent) <= 10
     assert recent.first_index + len(recent) == 1001
     assert len(recent) >= 7
 
 
-def test_newest_entry_stays_however_large() -> None:
+def test_the_newest_batch_stays_however_large() -> None:
     recent = RecentEntries(0)
-    recent.append([entry(1), entry(2, payload=b"x" * 10_000)])
-    assert held(recent) == [entry(2, payload=b"x" * 10_000)]
+    add(recent, entries(1, 3))
+    newest = [entry(4), entry(5, payload=b"x" * 10_000)]
+    add(recent, newest)
+    assert held(recent) == newest
 
 
 @given(st.lists(st.tuples(st.integers(0, 20), st.integers(1, 8)), max_size=40))
@@ -61,7 +67,7 @@ def test_cache_is_always_a_suffix_of_the_log_and_within_its_bound(
         first = max(1, len(log) + 1 - back)
         added = entries(first, first + count - 1, term)
         log = log[: first - 1] + added
-        recent.append(added)
+        add(recent, added)
         assert held(recent) == log[recent.first_index - 1 :]
         size = sum(len(e.payload) + ENTRY_OVERHEAD_BYTES for e in held(recent))
         assert size <= bytes_max
