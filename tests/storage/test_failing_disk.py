@@ -245,8 +245,9 @@ def test_spare_never_takes_the_room_that_a_waiting_job_needs(
     manager.close()
 
 
-def test_job_whose_spare_meets_a_full_disk_keeps_it_and_says_so() -> None:
-    files, manager = on_fake_disk()
+@pytest.mark.parametrize("spares_max", [1, 2])
+def test_job_whose_spare_meets_a_full_disk_keeps_it_and_says_so(spares_max: int) -> None:
+    files, manager = on_fake_disk(spares_max=spares_max)
     do_chores(manager)
     for index in (1, 2):
         append(manager, 1, [large(index)])
@@ -259,5 +260,7 @@ def test_job_whose_spare_meets_a_full_disk_keeps_it_and_says_so() -> None:
     job.run()
     manager.complete(job)
     assert not manager.statistics().is_disk_full
+    # A second spare is still there for the next segment.
+    assert manager.statistics().disk_bytes == (1 + spares_max) * SEGMENT_BYTES
     assert all_entries(log_of(manager, 1)) == [large(1), large(2), large(3)]
     manager.close()

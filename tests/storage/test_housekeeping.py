@@ -262,6 +262,16 @@ def test_stalled_job_gets_a_spare_that_fits_it() -> None:
     assert keeper.disk_bytes == 0
 
 
+def test_spare_that_was_not_needed_is_taken_by_the_next() -> None:
+    keeper = keeper_of(FakeFileSystem())
+    do_all(keeper)
+    spare = keeper.take_spare()
+    assert spare is not None
+    keeper.give_back(spare)
+    assert keeper.chore() is None
+    assert keeper.take_spare() == spare
+
+
 def test_stalled_job_gets_the_room_of_spares_that_do_not_fit_it() -> None:
     files = FakeFileSystem()
     keeper = keeper_of(files, spares_max=2)

@@ -175,6 +175,11 @@ def test_mark_says_where_the_log_begins_and_that_it_is_synced(tmp_path: Path) ->
     assert list(index.sections) == [1]
     tail, _ = tail_of(tmp_path, image_of(records[:2]))
     assert (tail.first_sequence, tail.is_marked) == (2, False)
+    padding = bare_record(RecordKind.PADDING, body=bytes(40))
+    tail, _ = tail_of(tmp_path, image_of(placed(*records, padding)))
+    assert (tail.first_sequence, tail.is_marked) == (3, True)
+    tail, _ = tail_of(tmp_path, image_of(placed(*records[:2], padding)))
+    assert (tail.first_sequence, tail.is_marked) == (2, False)
 
 
 # Torn tails.
