@@ -1,4 +1,4 @@
-"""The command `rafterd`: run a node, check and show its configuration."""
+"""The command `rafterd`: run a node, check its configuration, look at its data."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import click
 from rafterd import __version__
 from rafterd.config import ConfigError, LoadedConfig, load_config
 from rafterd.config_describe import to_toml
+from rafterd.storage_commands import snapshot, wal
 
 EXIT_USAGE = 2
 
@@ -88,6 +89,10 @@ def main(
 
     is_banner = sys.stdout.isatty() if banner is None else banner
     sys.exit(run_node(loaded.config, reload=reload, is_banner=is_banner))
+
+
+main.add_command(wal)
+main.add_command(snapshot)
 
 
 @main.group()

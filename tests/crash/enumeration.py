@@ -7,7 +7,8 @@ then every group is written to, and the log closed, opened and checked again. KI
 which only the process stops: what is pending stays so, and the machine stops after the further
 writes. Of a sample of states, recovery itself is stopped after each of its operations.
 
-States that were seen before, under the same claims, are not counted and not tried again.
+States that were seen before, under the same claims, are not counted and not tried again. A part of
+all states are those of changes of the number of shards (``layouts``).
 
 The last line is ``N crash states, 0 lost, 0 unbootable, 0 divergent``. The number of an operation
 depends on the code that is tested, so a violation is to be replayed before anything is changed.
@@ -22,44 +23,30 @@ import random
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
 
 from xxhash import xxh3_64
 
 from rafter_core.entries import Entry, EntryKind
 from rafter_storage.errors import StorageError
 from rafter_storage.segment_manager import GroupWrite, SegmentManager
+from tests.crash.failure import Failure
+from tests.crash.layouts import LayoutChanges
 from tests.crash.model import Divergent, Groups, History, Lost, Violation, observe
 from tests.crash.node import ManagerType, Node, open_manager, open_store
 from tests.crash.watched import WatchedFileSystem, killed
 from tests.crash.workload import Workload
 from tests.storage.fake_file_system import CrashMode, FakeFileSystem
 
-__all__ = ["Enumeration", "Failure", "main"]
+__all__ = ["Enumeration", "main"]
 
 STEPS = 150
+# One state in so many is of a change of the number of shards.
+_LAYOUTS_SHARE = 8
 KILLED = "killed"
 _MODES = ("lost", "kept", "size_only", "torn:0", "torn:1", "reordered:0", "reordered:1", KILLED)
 # Recovery is followed operation by operation in one of so many states.
 _RECOVERY_SAMPLE = 40
 _RECOVERY_MODES = ("lost", "torn:0", "reordered:0")
-
-
-class Failure(NamedTuple):
-    """A violation in one crash state, and how to see it again."""
-
-    kind: str
-    seed: int
-    operation: int
-    mode: str
-    reason: str
-
-    def __str__(self) -> str:
-        return (
-            f"{self.kind}: seed {self.seed}, operation {self.operation}, mode {self.mode}: "
-            f"{self.reason}\n  python -m tests.crash.enumeration --seed {self.seed} "
-            f"--operation {self.operation} --mode {self.mode}"
-        )
 
 
 class _Stop(Exception):
@@ -215,7 +202,7 @@ class Enumeration:
         kind = "unbootable"
         if isinstance(error, (Lost, Divergent)):
             kind = "lost" if isinstance(error, Lost) else "divergent"
-        failure = Failure(kind, self._seed, self._operation, mode, str(error))
+        failure = Failure("enumeration", kind, self._seed, self._operation, mode, str(error))
         self.failures.append(failure)
         self._report(failure)
 
@@ -297,23 +284,32 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     logging.getLogger("rafter_storage").setLevel(logging.CRITICAL + 1)
     enumeration = Enumeration(
-        states_max=options.states,
+        states_max=options.states - options.states // _LAYOUTS_SHARE,
         modes_max=options.modes,
         report=lambda failure: _say(str(failure)),
     )
+    states = 0
+    failures = enumeration.failures
     if options.operation is None:
+        changes = LayoutChanges(
+            states_max=options.states // _LAYOUTS_SHARE, report=lambda failure: _say(str(failure))
+        )
+        changes.run(options.seed)
+        states, failures = changes.states, changes.failures
         enumeration.run(options.seed)
+        failures = failures + enumeration.failures
     elif options.mode is None:
         parser.error("--operation needs --mode")
     else:
         enumeration.replay(options.seed, options.operation, options.mode)
     _say(", ".join(f"{name} {count}" for name, count in sorted(enumeration.counts.items())))
-    kinds = Counter(failure.kind for failure in enumeration.failures)
+    kinds = Counter(failure.kind for failure in failures)
+    states += enumeration.states
     _say(
-        f"{enumeration.states} crash states, {kinds['lost']} lost, "
+        f"{states} crash states, {kinds['lost']} lost, "
         f"{kinds['unbootable']} unbootable, {kinds['divergent']} divergent"
     )
-    return 1 if enumeration.failures else 0
+    return 1 if failures else 0
 
 
 if __name__ == "__main__":
