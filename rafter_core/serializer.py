@@ -49,6 +49,9 @@ _NO_ENTRIES: tuple[Entry, ...] = ()
 _new_message = object.__new__
 _new_tuple = tuple.__new__
 
+_COLUMNS_MIN = 8
+"""From so many entries on, encoding by columns pays."""
+
 _MESSAGE_ITEMS = 12
 _KIND_COUNT = len(KINDS)
 _ITEMS_BY_KIND: tuple[int, ...] = tuple(
@@ -66,9 +69,22 @@ def entries_to_wire(entries: Sequence[Entry]) -> list[object]:
     """Return the flat array of contiguous entries, or of proposals; an empty array for none."""
     if not entries:
         return []
+    if len(entries) >= _COLUMNS_MIN:
+        return _columns_to_wire(entries)
     items: list[object] = [entries[0].index]
     for term, _, kind, payload in entries:
         items += (term, +kind, payload)  # +: a plain int of an enumeration
+    return items
+
+
+def _columns_to_wire(entries: Sequence[Entry]) -> list[object]:
+    """Do the same column by column: for many entries several times faster than one by one."""
+    count = len(entries)
+    terms, _, kinds, payloads = zip(*entries, strict=True)
+    items: list[object] = [entries[0].index] * (1 + 3 * count)
+    items[1::3] = terms
+    items[2::3] = [+kind for kind in kinds] if any(kinds) else [0] * count
+    items[3::3] = payloads
     return items
 
 
