@@ -1,6 +1,6 @@
 """Kills a real rafterd at its syncs, writes and renames, or fails them: `make crash-real`.
 
-    python -m tests.crash.real [--kills 200] [--seed 1] [--start 0] [--last N] [--forgetful]
+    python -m tests.crash.real [--kills 200] [--seed 1] [--start 0] [--last N]
 
 Each run starts one node under strace, which strikes at the N-th call of some kind, while clients
 write. What no sync had covered by then is lost, as in a power cut. Mostly the node then starts
@@ -9,8 +9,8 @@ first. The data directory goes on into the next run, so that recoveries of recov
 20 runs a new one is taken.
 
 Where the blow falls depends on timing, the rest on seed and number. A failed run keeps its
-directory, and prints the command that does the same again. --forgetful treats a failed sync as
-Linux may: what it covered is gone, even if a later sync succeeds.
+directory, and prints the command that does the same again. A failed sync is taken for what it may
+be on Linux: what it covered is gone, even if a later sync succeeds.
 """
 
 from __future__ import annotations
@@ -79,17 +79,16 @@ class Outcome(NamedTuple):
 class Life:
     """One data directory, over several runs, and all that its clients know."""
 
-    def __init__(self, directory: Path, *, is_forgetful: bool = False) -> None:
+    def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.history = History()
-        self._is_forgetful = is_forgetful
         self._node: Node = Cluster(directory, 1, shards=1, groups=2, extra=CONFIG)[1]
 
     def run(self, seed: int, number: int, injection: Injection) -> Outcome:
         """Strike once, start again and compare. No process is left behind."""
         output = self.directory / "trace"
         output.unlink(missing_ok=True)
-        trace = Trace(self._is_forgetful)
+        trace = Trace()
         problems: list[str] = []
         with Clients(number, self._node.client_port, self.history) as clients:
             with self._traced(injection, output) as supervisor, output.open() as lines:
@@ -267,7 +266,6 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--start", type=int, default=0, help="number of the first run")
     parser.add_argument("--last", type=int, help="number of the last run, whatever --kills says")
-    parser.add_argument("--forgetful", action="store_true", help="a failed sync loses for good")
     arguments = parser.parse_args()
     if reason := why_impossible():
         say(reason)
@@ -287,7 +285,7 @@ def main() -> int:
 def run_directory(arguments: argparse.Namespace, first: int, tally: Tally) -> bool:
     """Do the runs of one data directory; False if it was kept because something is wrong."""
     directory = Path(tempfile.mkdtemp(prefix="rafter-crash-"))
-    life = Life(directory, is_forgetful=arguments.forgetful)
+    life = Life(directory)
     end = (first // RUNS_OF_DIRECTORY + 1) * RUNS_OF_DIRECTORY
     if arguments.last is not None:
         end = min(end, arguments.last + 1)
@@ -310,10 +308,9 @@ def run_directory(arguments: argparse.Namespace, first: int, tally: Tally) -> bo
             for problem in outcome.problems[:20]:
                 say(f"LOST: {problem}")
             say(f"kept: {directory}")
-            flag = " --forgetful" if arguments.forgetful else ""
             say(
                 f"again: python -m tests.crash.real --seed {arguments.seed} "
-                f"--start {first} --last {number}{flag}"
+                f"--start {first} --last {number}"
             )
             return False
         if tally.misses > 10 and tally.misses > MISSES_MAX_PART * tally.runs:

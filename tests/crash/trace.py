@@ -52,11 +52,11 @@ class Strike(NamedTuple):
 class Trace:
     """The calls of a node so far. Feed it whole lines in order.
 
-    With `is_forgetful`, bytes whose sync failed are gone until they are written again, whatever a
-    later sync says: so Linux behaves when it marks pages clean that it could not write.
+    Bytes whose sync failed are gone until they are written again, whatever a later sync says: so
+    Linux behaves when it marks pages clean that it could not write.
     """
 
-    def __init__(self, is_forgetful: bool = False) -> None:
+    def __init__(self) -> None:
         self.cut: list[Strike] = []
         """The calls in which threads were killed."""
         self.failed: list[Strike] = []
@@ -66,7 +66,6 @@ class Trace:
         self.dropped: dict[str, list[Write]] = {}
         self.complaints: list[str] = []
         self._complained: set[Strike] = set()
-        self._is_forgetful = is_forgetful
         # By thread: the beginning of a call that another thread's line interrupted, and what a
         # sync covers: the writes that had returned when it began.
         self._begun: dict[int, tuple[str, list[Write]]] = {}
@@ -123,7 +122,7 @@ class Trace:
             self.cut.append(Strike(thread, name, path))
         elif "(INJECTED)" in call[4]:
             self.failed.append(Strike(thread, name, path))
-            if name in SYNCS and self._is_forgetful:
+            if name in SYNCS:
                 self._forget(path, covered)
                 self.dropped.setdefault(path, []).extend(covered)
         elif result.startswith("-"):
