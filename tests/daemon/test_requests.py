@@ -159,7 +159,9 @@ def test_a_reply_with_one_field_of_another_kind_is_refused(field: int, value: An
         decode_reply(item)
 
 
-@pytest.mark.parametrize(("field", "value"), [(0, -1), (1, -1), (2, 7), (3, -1), (6, -1), (7, -1)])
+@pytest.mark.parametrize(
+    ("field", "value"), [(0, -1), (1, -1), (2, max(Status) + 1), (3, -1), (6, -1), (7, -1)]
+)
 def test_a_reply_with_a_number_out_of_range_is_refused(field: int, value: int) -> None:
     item = encode_replies(reply_of([1]))[0]
     item[field] = value
