@@ -154,15 +154,22 @@ class Engine:
 
     def tick(self) -> None:
         """Advance the time of every group by one tick."""
+        self.for_each(_tick)
+
+    def for_each(self, action: Callable[[Replica], None]) -> None:
+        """Do something with every replica, and look at what comes of it in the coming round.
+
+        Whatever a node is asked to do may make it read its log: a replica whose log proves damaged
+        goes out of service, and the others go on.
+        """
         condemned: list[tuple[Replica, CorruptionError]] = []
         for replica in self.replicas.values():
-            node = replica.node
             try:
-                node.tick()
+                action(replica)
             except CorruptionError as error:
                 condemned.append((replica, error))
                 continue
-            if node.has_ready():
+            if replica.node.has_ready():
                 self.mark(replica)
         for replica, damage in condemned:
             self._condemn(replica, damage)
@@ -367,6 +374,10 @@ class Engine:
         """Stop scheduling and wait for a write that is running."""
         self._is_stopped = True
         self._flusher.close()
+
+
+def _tick(replica: Replica) -> None:
+    replica.node.tick()
 
 
 def _nothing() -> None:

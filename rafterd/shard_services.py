@@ -1,6 +1,7 @@
 """The parts of one shard, put together: log, groups, transport, router and client listeners."""
 
 import asyncio
+import contextlib
 import logging
 import os
 import random
@@ -271,12 +272,13 @@ class ShardServices:
         pre-vote finds out whether it has one that is not known here yet.
         """
         self._first_leader_ticks -= 1
-        for replica in self.engine.replicas.values():
-            # An election that is under way is left alone: its own vote may be in a slow sync.
-            node = replica.node
-            if not node.leader and node.role is not Role.CANDIDATE and self._stands_first(replica):
-                node.campaign()
-                self.engine.mark(replica)
+        self.engine.for_each(self._campaign_if_first)
+
+    def _campaign_if_first(self, replica: Replica) -> None:
+        # An election that is under way is left alone: its own vote may be in a slow sync.
+        node = replica.node
+        if not node.leader and node.role is not Role.CANDIDATE and self._stands_first(replica):
+            node.campaign()
 
     def _stands_first(self, replica: Replica) -> bool:
         if len(replica.members) == 1:
@@ -297,8 +299,7 @@ class ShardServices:
 
     def expire_due_keys(self) -> None:
         """Let the leaders of this shard remove keys whose deadline has passed."""
-        for service in self._services.values():
-            service.expire_due_keys()
+        self.engine.for_each(lambda replica: self._services[replica.group].expire_due_keys())
 
     def publish(self) -> None:
         """Store the counters that are not stored where they change."""
@@ -403,15 +404,7 @@ class ShardServices:
 
     def hand_over_leadership(self) -> None:
         """Ask the best follower of each group that is led here to take over."""
-        for replica in self.engine.replicas.values():
-            if replica.is_leader and len(replica.members) > 1:
-                target = _most_advanced_follower(replica.node)
-                if target:
-                    try:
-                        replica.node.transfer_leadership(target)
-                    except TransferRefused:
-                        continue
-                    self.engine.mark(replica)
+        self.engine.for_each(_hand_over)
 
     def is_drained(self) -> bool:
         """Whether no client of this node waits, and no group that others could lead is led here.
@@ -439,6 +432,14 @@ class ShardServices:
         self.engine.close()
         await self.exchanger.close()
         self._store.close()
+
+
+def _hand_over(replica: Replica) -> None:
+    if replica.is_leader and len(replica.members) > 1:
+        target = _most_advanced_follower(replica.node)
+        if target:
+            with contextlib.suppress(TransferRefused):
+                replica.node.transfer_leadership(target)
 
 
 def _most_advanced_follower(node: RawNode) -> int:

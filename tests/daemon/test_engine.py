@@ -10,8 +10,9 @@ import pytest
 
 from rafter_core import DecodeError, HardState, InvariantError, Message, MessageKind
 from rafter_core.messages import CAMPAIGN_TRANSFER
-from rafter_storage.errors import Poisoned
+from rafter_storage.errors import CorruptionError, Damage, Poisoned
 from rafter_storage.segment_manager import GroupWrite
+from rafterd.replica import Replica
 from rafterd.shared import Counter, GroupState, GroupWord
 from tests.daemon.engine_bench import (
     ELECTION_TIMEOUT_TICKS,
@@ -682,3 +683,33 @@ def test_a_log_that_proves_damaged_when_it_is_read_takes_its_group_out_alone(
         bench.close()
 
     run(read())
+
+
+def test_whatever_a_replica_is_asked_to_do_a_damaged_log_takes_it_out_alone(
+    tmp_path: Path,
+) -> None:
+    async def main() -> None:
+        bench = EngineBench(tmp_path, (1, 2), members=(1,))
+        await bench.lead(1, 2)
+        asked: list[int] = []
+
+        def ask(replica: Replica) -> None:
+            asked.append(replica.group)
+            if replica.group == 1:
+                raise CorruptionError(Damage(tmp_path, 0, "a byte is wrong"), 1)
+
+        bench.engine.for_each(ask)
+        assert asked == [1, 2]
+        assert list(bench.engine.replicas) == [2]
+        bench.engine.for_each(ask)
+        assert asked == [1, 2, 2]
+        assert not bench.fatal
+
+        def others(replica: Replica) -> None:
+            raise CorruptionError(Damage(tmp_path, 0, "a byte is wrong"), None)
+
+        with pytest.raises(CorruptionError, match="every group"):
+            bench.engine.for_each(others)
+        bench.close()
+
+    run(main())
