@@ -271,7 +271,7 @@ class GroupState:
 
     def apply(self, draft: Draft, index: SegmentIndex, offset: int, length: int) -> None:
         """Let a record take effect that is in the segment of ``index`` now."""
-        kind, _, hard_state, (first_index, last_index, term), _, entries, metadata = draft
+        kind, _, hard_state, (first_index, last_index, term), body, entries, metadata = draft
         sequence = index.sequence
         section = index.section(self.group)
         self.record_sequence = sequence
@@ -301,7 +301,7 @@ class GroupState:
                 self.recent.restart(metadata.base_index)
             else:
                 section.describe(hard_state, metadata)
-            self._take_metadata(metadata, sequence)
+            self._take_metadata(metadata, sequence, len(body))
         self.hard_state = hard_state
 
     # Recovering.
@@ -325,7 +325,7 @@ class GroupState:
             index.move(slot)
         index.extend(sequence, section.appended)
         if metadata is not None:
-            self._take_metadata(metadata, sequence)
+            self._take_metadata(metadata, sequence, len(pack_metadata(metadata)))
         self.hard_state = section.hard_state
         self.record_sequence = sequence
         return section.fault
@@ -350,12 +350,12 @@ class GroupState:
         self.begun_last_index = self.index.last_index
         self.recent.restart(self.index.last_index)
 
-    def _take_metadata(self, metadata: GroupMetadata, sequence: int) -> None:
+    def _take_metadata(self, metadata: GroupMetadata, sequence: int, size_bytes: int) -> None:
         if metadata.base_index >= self.index.first_index:
             self.index.compact(metadata.base_index)
         self.metadata = metadata
         self.metadata_sequence = sequence
-        self.metadata_bytes = len(pack_metadata(metadata))
+        self.metadata_bytes = size_bytes
 
 
 def _runs(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:

@@ -27,6 +27,8 @@ class LogSpace:
         self._headers: dict[int, SegmentHeader] = {}
         # Where the records of each sealed segment end.
         self._ends: dict[int, int] = {}
+        # Their sum, since every turn of an event loop may ask for it.
+        self._sealed_bytes = 0
         # The oldest segment that is needed, None when something may have changed it.
         self._oldest_sequence: int | None = None
 
@@ -48,6 +50,7 @@ class LogSpace:
         self.allocated_bytes += header.segment_bytes
         if header.sequence - 1 in self._headers:
             self._ends[header.sequence - 1] = header.previous_end
+            self._sealed_bytes += header.previous_end
         self.changed()
 
     def changed(self) -> None:
@@ -59,7 +62,7 @@ class LogSpace:
         for sequence in range(self.first_sequence, first_sequence):
             header = self._headers.pop(sequence)
             self.allocated_bytes -= header.segment_bytes
-            del self._ends[sequence]
+            self._sealed_bytes -= self._ends.pop(sequence)
             yield header
         self.first_sequence = max(self.first_sequence, first_sequence)
 
@@ -79,9 +82,7 @@ class LogSpace:
         # Twice the live bytes less the segment that has to be copied before anything is freed; but
         # with a third of garbage at least, or a small log would be rewritten for nothing.
         tolerated_bytes = max(2 * live_bytes - self._segment_bytes, live_bytes + live_bytes // 2)
-        used_bytes = head_end
         # Older segments are free already, and wait for their MARK.
-        used_bytes += sum(
-            end for sequence, end in self._ends.items() if sequence >= oldest_sequence
-        )
-        return used_bytes > tolerated_bytes
+        free = range(self.first_sequence, oldest_sequence)
+        free_bytes = sum(self._ends[sequence] for sequence in free)
+        return self._sealed_bytes - free_bytes + head_end > tolerated_bytes

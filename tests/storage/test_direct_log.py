@@ -7,8 +7,8 @@ import pytest
 
 from rafter_core.entries import Entry, HardState
 from rafter_storage.segment import HEADER_BYTES
-from rafter_storage.segment_manager import SegmentManager
 from tests.storage.fake_file_system import CrashMode, FakeFileSystem
+from tests.storage.log_on_fake_disk import on_fake_disk, reopened
 from tests.storage.support import (
     SEGMENT_BYTES,
     FaultyFiles,
@@ -21,16 +21,6 @@ from tests.storage.support import (
     open_manager,
     segment_files,
 )
-
-
-def on_fake_disk(**options: object) -> tuple[FakeFileSystem, SegmentManager]:
-    files = FakeFileSystem()
-    return files, open_manager(files.base, files, **options)  # type: ignore[arg-type]
-
-
-def reopened(files: FakeFileSystem, manager: SegmentManager, **options: object) -> SegmentManager:
-    abandon(manager)
-    return open_manager(files.base, files, **options)  # type: ignore[arg-type]
 
 
 def has_direct_io(directory: Path) -> bool:

@@ -4,15 +4,15 @@ import errno
 
 import pytest
 
-from rafter_core.entries import Entry, HardState
+from rafter_core.entries import HardState
 from rafter_storage.errors import DiskFull, Poisoned, StorageError
-from rafter_storage.segment_manager import GroupWrite, SegmentManager
+from rafter_storage.segment_manager import GroupWrite
 from tests.storage.fake_file_system import CrashMode, FakeFileSystem
+from tests.storage.log_on_fake_disk import large, on_fake_disk, reopened, written
 from tests.storage.support import (
     EIO,
     ENOSPC,
     SEGMENT_BYTES,
-    abandon,
     all_entries,
     append,
     do_chores,
@@ -22,32 +22,6 @@ from tests.storage.support import (
     open_manager,
     write,
 )
-
-# Two of these fill a segment of the tests' size.
-LARGE = b"x" * 25_000
-
-
-def on_fake_disk(**options: object) -> tuple[FakeFileSystem, SegmentManager]:
-    files = FakeFileSystem()
-    return files, open_manager(files.base, files, **options)  # type: ignore[arg-type]
-
-
-def large(index: int) -> Entry:
-    return entry(index, payload=b"%d" % index + LARGE)
-
-
-def written(files: FakeFileSystem) -> list[str]:
-    """What reached the disk since the journal was cleared, and emptied it."""
-    methods = ("allocate", "pwritev", "sync_data", "rename", "sync_directory", "unlink")
-    found = [call.method for call in files.journal if call.method in methods]
-    files.journal.clear()
-    return found
-
-
-def reopened(files: FakeFileSystem, manager: SegmentManager, **options: object) -> SegmentManager:
-    abandon(manager)
-    return open_manager(files.base, files, **options)  # type: ignore[arg-type]
-
 
 # Failures.
 
