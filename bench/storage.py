@@ -114,6 +114,7 @@ def do_chores(manager: SegmentManager) -> None:
 def measure_commits(directory: Path) -> list[Figure]:
     directory.mkdir(mode=0o700, parents=True)
     manager = SegmentManager(directory, spares_max=2)
+    manager.create()
     manager.open()
     payload = bytes(PAYLOAD_BYTES)
     # The first segment was allocated only; what follows is written to prewritten ones.
@@ -219,6 +220,7 @@ class BareLoop:
 def measure_start(directory: Path, log_bytes: int) -> list[Figure]:
     directory.mkdir(mode=0o700, parents=True)
     manager = SegmentManager(directory)
+    manager.create()
     manager.open()
     payload = bytes(PAYLOAD_BYTES)
     last_index = 0
@@ -262,6 +264,7 @@ def timed_open(directory: Path, groups: range, last_index: int) -> float:
 def measure_churn(directory: Path, jobs: int) -> list[Figure]:
     directory.mkdir(mode=0o700, parents=True)
     manager = SegmentManager(directory, segment_bytes=CHURN_SEGMENT_BYTES)
+    manager.create()
     manager.open()
     draw = random.Random(1)
     last_indexes = dict.fromkeys(range(1, CHURN_GROUPS + 1), 0)

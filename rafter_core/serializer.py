@@ -19,6 +19,8 @@ DecodeError is ever raised. Every array is taken apart at a known depth; there i
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
+from typing import Any
 
 import msgpack
 
@@ -78,13 +80,16 @@ def entries_to_wire(entries: Sequence[Entry]) -> list[object]:
 
 
 def _columns_to_wire(entries: Sequence[Entry]) -> list[object]:
-    """Do the same column by column: for many entries several times faster than one by one."""
-    count = len(entries)
-    terms, _, kinds, payloads = zip(*entries, strict=True)
-    items: list[object] = [entries[0].index] * (1 + 3 * count)
-    items[1::3] = terms
-    items[2::3] = [+kind for kind in kinds] if any(kinds) else [0] * count
-    items[3::3] = payloads
+    """Do the same column by column: for many entries several times faster than one by one.
+
+    And without one container more for each entry, as `zip(*entries)` would make them: those set off
+    the garbage collector, which takes longer than all of this.
+    """
+    items: list[Any] = list(chain.from_iterable(entries))
+    items[0], items[1] = items[1], items[0]
+    del items[5::4]  # the indexes, but the first
+    kinds = items[2::3]
+    items[2::3] = [+kind for kind in kinds] if any(kinds) else [0] * len(kinds)
     return items
 
 

@@ -154,9 +154,14 @@ class FragmentedBuffer:
             )
         return self._parts.copy()
 
-    def write(self, files: FileSystem, descriptor: int, offset: int) -> None:
-        """Write everything at ``offset``; durable after the next sync. Errors are ``OSError``."""
-        write_exactly(files, descriptor, self.buffers(), offset)
+    def write(
+        self, files: FileSystem, descriptor: int, offset: int, *, is_synced: bool = False
+    ) -> None:
+        """Write everything at ``offset``, durable on return if ``is_synced``, else after a sync.
+
+        Errors are ``OSError``.
+        """
+        write_exactly(files, descriptor, self.buffers(), offset, is_synced=is_synced)
 
     def release(self) -> None:
         """Give the memory back, once the write is over. May be called again."""

@@ -172,6 +172,8 @@ def _verify_parts(
         reason = f"{error}; without it nothing says which logs are valid"
         report.damages.append(Damage(path / IDENTITY_NAME, 0, reason))
         return
+    if not layout:
+        report.notes.append(f"{path} has no logs yet; the next start makes them")
     present = layout_directory(path, layout)
     for name in files.names(path):
         if _LAYOUT_NAME.fullmatch(name) and path / name != present:
@@ -267,7 +269,10 @@ def _mode_faults(files: FileSystem, path: Path) -> Iterator[Damage]:
 
 
 def _read_identity(files: FileSystem, path: Path) -> tuple[int, int]:
-    """Return the present layout and its number of shards. Raises ``DataDirectoryError``."""
+    """Return the present layout and its number of shards, both 0 before there are logs.
+
+    Raises ``DataDirectoryError``.
+    """
     try:
         descriptor = files.open(path, os.O_RDONLY)
         try:
@@ -282,9 +287,8 @@ def _read_identity(files: FileSystem, path: Path) -> tuple[int, int]:
         raise DataDirectoryError(f"the identity cannot be read: {error!r}") from error
     if checksum != expected:
         raise DataDirectoryError("the identity's checksum does not match")
-    if fields.get("format") != IDENTITY_FORMAT or not all(
-        type(number) is int and number >= 1 for number in (layout, shards)
-    ):
+    is_sound = all(type(number) is int and number >= 0 for number in (layout, shards))
+    if fields.get("format") != IDENTITY_FORMAT or not is_sound or (not layout) != (not shards):
         raise DataDirectoryError(
             f"the identity has format {fields.get('format')}, layout {layout} and {shards} shards; "
             f"this program reads format {IDENTITY_FORMAT}"

@@ -6,6 +6,7 @@ the system calls of the same names; all raise ``OSError``. Links are never follo
 directory.
 """
 
+import errno
 import fcntl
 import mmap
 import os
@@ -18,6 +19,7 @@ __all__ = [
     "DIRECTORY_MODE",
     "FILE_MODE",
     "REAL_FILE_SYSTEM",
+    "REFUSALS",
     "Buffer",
     "FileStatus",
     "FileSystem",
@@ -30,6 +32,9 @@ DIRECTORY_MODE = 0o700
 FILE_MODE = 0o600
 
 Buffer = bytes | bytearray | memoryview | mmap.mmap
+
+REFUSALS = frozenset({errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL})
+"""Error numbers of a ``write_synced`` that a system, or a kind of disk, does not have."""
 
 # Linux refuses more buffers than this in one pwritev (UIO_MAXIOV).
 _BUFFERS_MAX = 1024
@@ -62,6 +67,15 @@ class FileSystem(Protocol):
 
     def pwritev(self, descriptor: int, buffers: Sequence[Buffer], offset: int) -> int:
         """Write the buffers in order at ``offset``; return how many bytes were written."""
+
+    def write_synced(self, descriptor: int, buffers: Sequence[Buffer], offset: int) -> int:
+        """Write as ``pwritev`` does; on return the bytes that were written are durable.
+
+        They alone are, and the size that is needed to reach them: what was written to the file
+        before and not synced stays so. After an error nobody can tell what of the bytes is on the
+        disk, nor can a later ``sync_data``. Raises ``OSError`` with one of ``REFUSALS``, and then
+        has written nothing, where a system cannot do both in one call.
+        """
 
     def allocate(self, descriptor: int, length: int) -> None:
         """Reserve ``length`` bytes from the file's start; what was never written reads as zeros."""
@@ -125,6 +139,13 @@ class RealFileSystem:
     def pwritev(self, descriptor: int, buffers: Sequence[Buffer], offset: int) -> int:
         """System call: pwritev."""
         return os.pwritev(descriptor, buffers, offset)
+
+    def write_synced(self, descriptor: int, buffers: Sequence[Buffer], offset: int) -> int:
+        """System call: pwritev2 with RWF_DSYNC."""
+        flag = getattr(os, "RWF_DSYNC", None)
+        if flag is None:
+            raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+        return os.pwritev(descriptor, buffers, offset, flag)
 
     def allocate(self, descriptor: int, length: int) -> None:
         """System call: posix_fallocate."""
@@ -202,24 +223,31 @@ REAL_FILE_SYSTEM = RealFileSystem()
 
 
 def write_exactly(
-    files: FileSystem, descriptor: int, buffers: Sequence[Buffer], offset: int
+    files: FileSystem,
+    descriptor: int,
+    buffers: Sequence[Buffer],
+    offset: int,
+    *,
+    is_synced: bool = False,
 ) -> None:
     """Write all of ``buffers`` at ``offset``, going on after a short write.
 
     In the ordinary case this is one system call. It is used only below a file's known size or for
-    a file under construction; what it wrote is durable only after a sync.
+    a file under construction; what it wrote is durable only after a sync, or on return if
+    ``is_synced``: then every part of it is written by ``write_synced``.
     """
+    call = files.write_synced if is_synced else files.pwritev
     pending = list(buffers)
     while pending:
         chunk = pending[:_BUFFERS_MAX]
         expected = sum(map(len, chunk))
-        written = files.pwritev(descriptor, chunk, offset)
+        written = call(descriptor, chunk, offset)
         if written == expected:
             del pending[:_BUFFERS_MAX]
         elif written > 0:
             _drop_written(pending, written)
         else:
-            raise OSError(f"pwritev wrote {written} of {expected} bytes at offset {offset}")
+            raise OSError(f"wrote {written} of {expected} bytes at offset {offset}")
         offset += written
 
 

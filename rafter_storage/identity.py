@@ -2,11 +2,13 @@
 
 A node is (cluster id, node id, incarnation). The incarnation is drawn when the directory is made,
 so that a node whose disk was emptied cannot come back under the old one and vote again in terms it
-has forgotten. The file is written last of all when a directory is made: with an identity there has
-always been a place for each shard's log, and a missing one is a loss, not a first start.
+has forgotten.
 
 It also names the layout whose logs are valid, so that replacing this one file moves a node from
-one number of shards to another (``resharding``).
+one number of shards to another (``resharding``). The first start does the same, from a layout 0
+without shards: the identity is there before any log is, and it names only logs that are durable
+with their first segments. So a log without an identity is a loss, and a log that is named and is
+missing or empty is one, too; neither is ever taken for a first start.
 """
 
 import json
@@ -20,13 +22,13 @@ from xxhash import xxh3_64_intdigest
 from rafter_storage.data_directory import IDENTITY_TEMPORARY_NAME, DataDirectory, is_directory
 from rafter_storage.errors import DataDirectoryError, IdentityError
 from rafter_storage.file_system import read_exactly, write_exactly
+from rafter_storage.log_loss import find_loss
 
 __all__ = ["IDENTITY_FORMAT", "Identity", "cluster_id_of", "draw_incarnation"]
 
 IDENTITY_FORMAT = 2
 
 _FILE_BYTES_MAX = 64 << 10
-_FIRST_LAYOUT = 1
 _FIXED = ("cluster_name", "cluster_id", "node_id", "groups", "replication")
 
 
@@ -39,7 +41,8 @@ class Identity(NamedTuple):
     """Whose a data directory is, and which of its layouts is valid.
 
     All but ``shards`` and ``layout`` was fixed when the directory was made; ``incarnation`` is
-    drawn, never 0. ``layout`` counts from 1; ``shards`` is how many shards that layout has.
+    drawn, never 0. ``layout`` counts from 1; ``shards`` is how many shards that layout has. Both
+    are 0 until the first start has made the logs.
     """
 
     cluster_id: int
@@ -60,23 +63,20 @@ class Identity(NamedTuple):
         node_id: int,
         groups: int,
         replication: int,
-        shards: int,
         cluster_id: int | None = None,
         draw: Callable[[], int] = draw_incarnation,
     ) -> "Identity":
         """Return the directory's identity, which must be the one configured, or give it one.
 
         Without ``cluster_id`` it is derived from the name, so that nodes that are started apart
-        agree on it. ``shards`` is for a new directory; an old one's may differ, and
-        ``settle_layout`` follows. On return the identity and the shards' directories are durable.
-        Raises ``IdentityError`` naming file, found and expected when the directory is another's,
-        ``DataDirectoryError`` when parts of it are missing or damaged.
+        agree on it. The identity is durable on return, and so are the logs that it names; a new one
+        names none, and ``settle_layout`` follows. Raises ``IdentityError`` naming file, found and
+        expected when the directory is another's, ``DataDirectoryError`` when parts of it are
+        missing or damaged.
         """
         if cluster_id is None:
             cluster_id = cluster_id_of(cluster_name)
-        configured = cls(
-            cluster_id, cluster_name, node_id, 0, groups, replication, shards, _FIRST_LAYOUT
-        )
+        configured = cls(cluster_id, cluster_name, node_id, 0, groups, replication, 0, 0)
         try:
             if directory.files.status(directory.identity_path) is None:
                 created = configured._replace(incarnation=draw())
@@ -115,10 +115,9 @@ def cluster_id_of(cluster_name: str) -> int:
 
 
 def _create(directory: DataDirectory, identity: Identity) -> None:
-    """Make the places of logs and snapshots, then the identity."""
+    """Make the place of snapshots, then the identity."""
     _check_unused(directory)
     directory.make_directories([directory.snapshots_directory])
-    directory.make_layout(identity.layout, identity.shards)
     identity.store(directory)
 
 
@@ -185,10 +184,11 @@ def _load(directory: DataDirectory) -> Identity:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise IdentityError(f"{path} is not an identity: {error!r}") from error
-    if identity.shards < 1 or identity.layout < 1:
+    shards, layout = identity.shards, identity.layout
+    if min(shards, layout) < 0 or (shards == 0) != (layout == 0):
         raise IdentityError(
-            f"{path} is not an identity: it has {identity.shards} shards in layout "
-            f"{identity.layout}, both begin at 1"
+            f"{path} is not an identity: it has {shards} shards in layout {layout}, "
+            "both begin at 1, and are 0 together before there are logs"
         )
     return identity
 
@@ -196,7 +196,8 @@ def _load(directory: DataDirectory) -> Identity:
 def _check(directory: DataDirectory, found: Identity, configured: Identity) -> None:
     """Refuse a directory of another node or cluster, and one that has lost a part.
 
-    Without the log of a shard its votes and entries would be forgotten.
+    Without the log of a shard its votes and entries would be forgotten. What takes reading to find
+    is left to recovery, which takes the groups out that are affected.
     """
     for name in _FIXED:
         if getattr(found, name) != getattr(configured, name):
@@ -204,16 +205,19 @@ def _check(directory: DataDirectory, found: Identity, configured: Identity) -> N
                 f"{directory.identity_path}: {name} is {getattr(found, name)!r}, "
                 f"configured is {getattr(configured, name)!r}"
             )
-    places = {directory.snapshots_directory: "the snapshots"} | {
-        directory.wal_directory(found.layout, shard): "the votes and entries"
-        for shard in range(found.shards)
-    }
-    for place, content in places.items():
-        if not is_directory(directory.files, place):
-            raise DataDirectoryError(
-                f"{place} is missing: {content} of this node were there; restore it, "
-                "or move the directory away and let the node join as a new one"
-            )
+    if not is_directory(directory.files, directory.snapshots_directory):
+        raise _lost(f"{directory.snapshots_directory} is missing", "the snapshots")
+    for shard in range(found.shards):
+        loss = find_loss(directory.files, directory.wal_directory(found.layout, shard))
+        if loss is not None:
+            raise _lost(f"{loss.path}: {loss.reason}", "votes and entries")
+
+
+def _lost(what: str, content: str) -> DataDirectoryError:
+    return DataDirectoryError(
+        f"{what}. {content.capitalize()} of this node were there: restore them, or move the "
+        "data directory away and let the node join as a new one"
+    )
 
 
 def _checksum(fields: dict[str, object]) -> str:

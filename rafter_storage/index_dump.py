@@ -27,13 +27,14 @@ from rafter_core.errors import DecodeError
 from rafter_storage.file_system import FileSystem, read_exactly, write_exactly
 from rafter_storage.group_metadata import pack_metadata, unpack_metadata
 from rafter_storage.index import Slot, SlotColumns
-from rafter_storage.segment import SegmentHeader, segment_path
+from rafter_storage.segment import SegmentHeader, segment_path, sequence_of
 from rafter_storage.segment_index import Section, SegmentIndex
 
 __all__ = [
     "DUMP_FORMAT_VERSION",
     "decode_dump",
     "dump_path",
+    "dumped_sequence_of",
     "encode_dump",
     "load_dump",
     "write_dump",
@@ -42,6 +43,7 @@ __all__ = [
 DUMP_FORMAT_VERSION = 1
 
 _MAGIC = b"RAFTRIDX"
+_SUFFIX = ".index"
 _HEADER = struct.Struct("<8sIIQQQQQ")
 _CHECKSUM = struct.Struct("<Q")
 _HEADER_BYTES = _HEADER.size + _CHECKSUM.size
@@ -51,7 +53,13 @@ _IS_RESET, _IS_REMOVED = 1, 2
 
 def dump_path(directory: Path, sequence: int) -> Path:
     """Return where the dump of the segment ``sequence`` lives."""
-    return segment_path(directory, sequence).with_suffix(".index")
+    return segment_path(directory, sequence).with_suffix(_SUFFIX)
+
+
+def dumped_sequence_of(name: str) -> int | None:
+    """Return the sequence number in a dump's file name, or None for any other name."""
+    stem = name.removesuffix(_SUFFIX)
+    return None if stem == name else sequence_of(f"{stem}.log")
 
 
 def encode_dump(index: SegmentIndex, header: SegmentHeader, end: int) -> bytes:

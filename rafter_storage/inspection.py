@@ -20,7 +20,7 @@ from rafter_core.serializer import unpack_entries
 from rafter_storage.errors import StorageError
 from rafter_storage.file_system import FileSystem, read_exactly
 from rafter_storage.group_metadata import GroupMetadata, unpack_metadata
-from rafter_storage.index_dump import decode_dump, dump_path
+from rafter_storage.index_dump import decode_dump, dump_path, dumped_sequence_of
 from rafter_storage.record import (
     ALIGNMENT,
     PREFIX_BYTES,
@@ -56,7 +56,6 @@ BAD_BODY = "the record's body does not match its checksum"
 UNREADABLE = "cannot be read"
 
 _WINDOW_BYTES = 256 << 10
-_DUMP_NAME_ENDING = ".index"
 _WITHOUT_GROUP = (RecordKind.MARK, RecordKind.PADDING)
 _NO_RANGE = (0, 0, 0)
 
@@ -102,10 +101,10 @@ def list_log(files: FileSystem, directory: Path) -> LogListing:
     try:
         for name in files.names(directory):
             sequence = sequence_of(name)
-            dumped = sequence_of(f"{name.removesuffix(_DUMP_NAME_ENDING)}.log")
+            dumped = dumped_sequence_of(name)
             if sequence is not None:
                 segments.append(_read_segment_file(files, directory / name, sequence))
-            elif dumped is not None and name.endswith(_DUMP_NAME_ENDING):
+            elif dumped is not None:
                 dumps.append(dumped)
             else:
                 others.append(name)

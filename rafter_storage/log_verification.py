@@ -25,6 +25,7 @@ from rafter_storage.inspection import (
     read_dump,
     sealed_end,
 )
+from rafter_storage.log_loss import loss_among
 from rafter_storage.record import RecordKind, RecordPrefix
 from rafter_storage.segment import segment_path, spare_number_of
 from rafter_storage.segment_index import Section, SegmentIndex
@@ -64,6 +65,10 @@ def verify_log(files: FileSystem, directory: Path) -> LogReport:
     """
     report = LogReport(directory)
     listing = list_log(files, directory)
+    sequences = [segment.sequence for segment in listing.segments]
+    loss = loss_among(directory, sequences, listing.dumps)
+    if loss is not None:
+        report.damages.append(loss)
     if listing.segments:
         _Verification(files, report, listing).run()
     _note_others(report, listing)
@@ -170,12 +175,7 @@ class _Verification:
                 f"{segment.path}, offset {walk.end}: {walk.torn_bytes} bytes of a torn tail, which "
                 "was never synced; the next start cuts it"
             )
-        if is_tail:
-            if segment.sequence in self._listing.dumps:
-                path = dump_path(report.directory, segment.sequence)
-                reason = "the last segment has an index, which is made once there is another one"
-                report.damage(path, 0, reason)
-        elif end is not None:
+        if not is_tail and end is not None:
             is_whole = len(report.damages) == damages_before
             self._verify_dump(segment, end, index if is_whole else None)
 

@@ -18,6 +18,7 @@ from rafter_storage.errors import Damage
 from rafter_storage.file_system import FileSystem, read_exactly
 from rafter_storage.group_state import GroupState
 from rafter_storage.index_dump import load_dump
+from rafter_storage.log_loss import find_loss
 from rafter_storage.scan import TailScan, scan_sealed, scan_tail
 from rafter_storage.segment import (
     HEADER_BYTES,
@@ -59,8 +60,7 @@ class Recovery:
     After ``run``: ``groups`` holds every group, ``headers`` the identity of every segment that is
     needed, ``retired`` the sequences of those on disk that are not, ``undumped`` the sealed
     segments without a good dump, ``damaged`` the groups that must not be served, ``shard_damage``
-    the reason if that is all of them, ``tail`` where the log goes on (None without segments or with
-    shard damage).
+    the reason if that is all of them, ``tail`` where the log goes on (None with shard damage).
     """
 
     def __init__(self, files: FileSystem, directory: Path, tail_bytes_max: int) -> None:
@@ -77,10 +77,12 @@ class Recovery:
 
     def run(self) -> None:
         """Recover all. Raises ``StorageError`` for unknown formats, ``OSError`` from reads."""
+        loss = find_loss(self._files, self._directory)
+        if loss is not None:
+            self._damage_shard(loss)
+            return
         numbers = (sequence_of(name) for name in self._files.names(self._directory))
         sequences = sorted(number for number in numbers if number is not None)
-        if not sequences:
-            return
         header = self._read_header(sequences[-1])
         if header is None:
             return
@@ -168,8 +170,9 @@ class Recovery:
             )
         self._absorb(header, index)
         # Behind a cut there must be a new mark: a job that repeats what was cut, byte for byte,
-        # would otherwise be continued by the records that stood behind it.
-        is_marked = tail.is_marked and not tail.torn_bytes
+        # would otherwise be continued by the records that stood behind it. A segment without
+        # records says what a mark would in its header.
+        is_marked = (tail.is_marked or tail.end == HEADER_BYTES) and not tail.torn_bytes
         head = LogHead(header, tail.end, tail.chain, is_marked=is_marked)
         self.tail = Tail(head, tail.unproved, index)
 

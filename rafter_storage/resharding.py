@@ -1,10 +1,13 @@
 """Changing a node's number of shards, while it is down: every group's log moves to its new shard.
 
-The logs of all groups are copied to a new layout, whole and synced; then the identity is replaced,
-which is the one moment of the change; then the old layout is removed. The old one is never written
-to, except for what any recovery does. So whatever happens in between, the directory is as it was or
-as it will be, and a tree of another layout than the identity's is rubbish. Snapshots stay where
-they are: their place does not depend on shards.
+The logs of all groups are copied to a new layout, whole and synced, and each shard's log has its
+first segment, whether groups come to it or not; then the identity is replaced, which is the one
+moment of the change; then the old layout is removed. The old one is never written to, except for
+what any recovery does. So whatever happens in between, the directory is as it was or as it will be,
+and a tree of another layout than the identity's is rubbish. Snapshots stay where they are: their
+place does not depend on shards.
+
+The first start is the change from no shards, and no groups, to as many as are configured.
 """
 
 import contextlib
@@ -55,16 +58,17 @@ def settle_layout(
     report: Callable[[Progress], None] = lambda _: None,
     draw: Callable[[], int] = draw_seed,
 ) -> Identity:
-    """Give the node ``shards`` shards, and remove what is left of other layouts.
+    """Give the node ``shards`` shards, which may be its first, and remove what is left of others.
 
     Called at each start, before any shard is: it opens their logs. ``identity`` is what
     ``load_or_create`` returned; the result is the directory's identity from now on, durably.
     ``place(group, shards)`` is the shard that owns a group. ``report`` is called now and then while
     groups are copied, ``draw`` draws the seeds of new segments.
 
-    Raises ``DataDirectoryError`` if the number cannot be changed: a log is damaged, the disk is
-    full, anything fails. The logs are then as they were, under the identity as it was, or, if the
-    very last step failed, under the one or the other. Another attempt may follow in any case.
+    Raises ``DataDirectoryError`` if the number cannot be changed: a log is damaged or lost, the
+    disk is full, anything fails. The logs are then as they were, under the identity as it was, or,
+    if the very last step failed, under the one or the other. Another attempt may follow in any
+    case.
     """
     _remove_other_layouts(directory, identity.layout)
     if identity.shards == shards:
@@ -76,23 +80,36 @@ def settle_layout(
             resharding.run(stack)
     except (OSError, StorageError) as error:
         _remove_other_layouts(directory, identity.layout)
-        space = ""
-        if _is_for_want_of_space(error):
-            space = f"; the copy of the logs takes about {resharding.wanted_bytes} bytes"
-        raise DataDirectoryError(
-            f"node.shards cannot change from {identity.shards} to {shards}: {error}{space}\n"
-            f"nothing was changed; node.shards = {identity.shards} starts the node as before"
-        ) from error
+        wanted_bytes = resharding.wanted_bytes if _is_for_want_of_space(error) else 0
+        raise _refusal(identity, shards, error, wanted_bytes) from error
     try:
         target.store(directory)
     except OSError as error:
+        what = f"the change of node.shards from {identity.shards} to {shards}"
         raise DataDirectoryError(
-            f"the change of node.shards from {identity.shards} to {shards} could not be completed: "
+            f"{what if identity.layout else 'the making of the logs'} could not be completed: "
             f"{directory.identity_path} could not be replaced: {error}\n"
             "nothing is lost: the next start goes on from here, or tries again"
         ) from error
     _remove_other_layouts(directory, target.layout)
     return target
+
+
+def _refusal(
+    identity: Identity, shards: int, error: Exception, wanted_bytes: int
+) -> DataDirectoryError:
+    """Say why the logs stay as they are. ``wanted_bytes`` is 0 unless there was no room."""
+    if not identity.layout:
+        space = f"; they take {wanted_bytes} bytes" if wanted_bytes else ""
+        return DataDirectoryError(
+            f"the logs of this node cannot be made: {error}{space}\n"
+            "there is nothing to lose yet: the next start tries again"
+        )
+    space = f"; the copy of the logs takes about {wanted_bytes} bytes" if wanted_bytes else ""
+    return DataDirectoryError(
+        f"node.shards cannot change from {identity.shards} to {shards}: {error}{space}\n"
+        f"nothing was changed; node.shards = {identity.shards} starts the node as before"
+    )
 
 
 def _remove_other_layouts(directory: DataDirectory, layout: int) -> None:
@@ -161,12 +178,12 @@ class _Resharding:
                 shards[self._place(source.group, self._target.shards)].append(source)
         self._check_space(
             sum(manager.statistics().live_bytes for manager in managers)
-            + _RECORD_BYTES * sum(map(len, shards)),
-            sum(map(bool, shards)),
+            + _RECORD_BYTES * sum(map(len, shards))
         )
         self._progress = self._progress._replace(groups_total=sum(map(len, shards)))
         self._directory.make_layout(self._target.layout, self._target.shards)
         for shard, sources in enumerate(shards):
+            self._manager(self._target.layout, shard).create()
             if sources:
                 self._fill(shard, sources)
                 self._verify(shard, sources)
@@ -174,11 +191,9 @@ class _Resharding:
             manager.close()
 
     def _old_managers(self, stack: contextlib.ExitStack) -> Iterator[SegmentManager]:
-        """Recover the log of each shard that has ever been started."""
+        """Recover the log of each shard."""
         identity = self._identity
         for shard in range(identity.shards):
-            if not self._files.names(self._directory.wal_directory(identity.layout, shard)):
-                continue
             manager = self._open(identity.layout, shard, stack)
             if manager.shard_damage is not None:
                 raise CorruptionError(manager.shard_damage, None)
@@ -194,8 +209,14 @@ class _Resharding:
             yield manager
 
     def _open(self, layout: int, shard: int, stack: contextlib.ExitStack) -> SegmentManager:
-        """Open a log for this change alone: nothing is kept in memory, nothing made in advance."""
-        manager = SegmentManager(
+        manager = self._manager(layout, shard)
+        manager.open()
+        stack.callback(_close_quietly, manager)
+        return manager
+
+    def _manager(self, layout: int, shard: int) -> SegmentManager:
+        """Return a log for this change alone: nothing is kept in memory, nothing made ahead."""
+        return SegmentManager(
             self._directory.shard_directory(layout, shard),
             segment_bytes=self._segment_bytes,
             tail_bytes_max=0,
@@ -203,23 +224,20 @@ class _Resharding:
             files=self._files,
             draw=self._draw,
         )
-        manager.open()
-        stack.callback(_close_quietly, manager)
-        return manager
 
-    def _check_space(self, live_bytes: int, shards_filled: int) -> None:
+    def _check_space(self, live_bytes: int) -> None:
         """Refuse what would fill the disk before the first byte is written."""
-        self.wanted_bytes = live_bytes + shards_filled * self._segment_bytes
+        self.wanted_bytes = live_bytes + self._target.shards * self._segment_bytes
         free_bytes = self._files.free_bytes(self._directory.path)
         self._progress = self._progress._replace(bytes_total=live_bytes)
         if free_bytes < self.wanted_bytes:
             raise DataDirectoryError(
-                f"the copy of the logs takes about {self.wanted_bytes} bytes "
-                f"below {self._directory.path}, and {free_bytes} are free"
+                f"this takes about {self.wanted_bytes} bytes below {self._directory.path}, "
+                f"and {free_bytes} are free"
             )
 
     def _fill(self, shard: int, sources: list[_Source]) -> None:
-        """Make the log of one new shard, durable on return."""
+        """Copy groups to the log of one new shard, durable on return."""
         with contextlib.ExitStack() as stack:
             manager = self._open(self._target.layout, shard, stack)
             copier = _Copier(manager, min(_JOB_BYTES_MAX, self._segment_bytes // _JOBS_PER_SEGMENT))

@@ -1,6 +1,6 @@
 """The log store of all groups of a shard: group commit over one sequence of segments.
 
-A job carries the writes of many groups to disk with one ``pwritev`` and one sync. Three threads of
+A job carries the writes of many groups to disk with one write and one sync. Three threads of
 thought meet here, and only two real ones: the owner (the event loop's thread) calls ``begin``,
 ``complete`` and all reads; one flusher thread calls ``run`` of jobs and chores; jobs run and
 complete in the order in which they were begun, and the next may be begun while one runs.
@@ -41,6 +41,7 @@ from rafter_storage.segment import (
     create_segment,
     draw_seed,
     segment_path,
+    sequence_of,
 )
 from rafter_storage.segment_index import SegmentIndex
 from rafter_storage.write_job import LogHead, WriteJob
@@ -83,10 +84,11 @@ class Statistics(NamedTuple):
 class SegmentManager:
     """All groups' logs of one shard, below ``directory``/wal.
 
-    ``open`` recovers; then ``damaged`` says which groups must not be served, and why, and
-    ``shard_damage`` is not None if that is all of them, seen or unseen. Every other method is for
-    the owner thread. ``tail_bytes_max`` bounds what is kept in memory for each group,
-    ``spares_max`` how many files wait to become segments; ``draw`` draws a segment's seed.
+    ``create`` makes a new log, once. ``open`` recovers; then ``damaged`` says which groups must not
+    be served, and why, and ``shard_damage`` is not None if that is all of them, seen or unseen.
+    Every other method is for the owner thread. ``tail_bytes_max`` bounds what is kept in memory for
+    each group, ``spares_max`` how many files wait to become segments; ``draw`` draws a segment's
+    seed.
 
     The disk holds at most twice the bytes that are needed, and three segments.
     """
@@ -141,11 +143,31 @@ class SegmentManager:
         # Heads of segments that begun jobs have left and that are not complete to their end.
         self._sealing: deque[LogHead] = deque()
 
+    def create(self) -> None:
+        """Make a log where none has been: its directory, and its first segment. Before ``open``.
+
+        On return both are durable, so that from then on a log without segments is one that was
+        lost: whoever writes down that there is a log does so afterwards. Raises ``StorageError`` if
+        there is a segment already, or the disk fails.
+        """
+        try:
+            if self._files.status(self._directory) is None:
+                self._files.make_directory(self._directory)
+            # Also one that exists: an earlier try may have been killed before its sync.
+            self._files.sync_directory(self._directory.parent)
+            if any(sequence_of(name) for name in self._files.names(self._directory)):
+                raise StorageError(f"there is a log in {self._directory} already")
+            header = SegmentHeader(1, self._draw(), 0, 0, self._segment_bytes, 1)
+            self._files.close(create_segment(self._files, self._directory, header))
+        except OSError as error:
+            raise StorageError(f"cannot make the log in {self._directory}: {error}") from error
+
     def open(self) -> None:
         """Recover the log, cut a torn tail, and make ready to append. Called once.
 
         On return everything that reads show is durable, also what a killed process had only
-        written. With damage to the whole shard nothing on disk is changed, and no group can be
+        written. A log that is not there, or that has lost segments, is damage to the whole shard,
+        and never taken for a new one. With such damage no segment is changed, and no group can be
         read or written. Raises ``StorageError`` if the log is of a newer version or the disk
         fails.
         """
@@ -167,6 +189,7 @@ class SegmentManager:
                 for sealed in recovery.undumped:
                     self._keeper.seal(sealed)
                 self._keeper.find_spares()
+                assert recovery.tail is not None, "a log without damage has a last segment"
                 self._open_tail(recovery.tail)
         except OSError as error:
             self.close()
@@ -460,33 +483,21 @@ class SegmentManager:
     # Opening and closing.
 
     def _prepare_directory(self) -> None:
-        """Make the log's directory exist durably, without leftovers of an unfinished roll."""
+        """Remove the leftovers of an unfinished roll, and make durable which names there are."""
         if self._files.status(self._directory) is None:
-            self._files.make_directory(self._directory)
-            self._files.sync_directory(self._directory.parent)
+            return
         for name in self._files.names(self._directory):
             if name.endswith(".tmp"):
                 self._files.unlink(self._directory / name)
         self._files.sync_directory(self._directory)
 
-    def _open_tail(self, tail: Tail | None) -> None:
-        """Open the last segment for appending, durable up to its end; make the first one."""
+    def _open_tail(self, tail: Tail) -> None:
+        """Open the last segment for appending, durable up to its end."""
         space = self._space
-        if tail is None:
-            header = SegmentHeader(1, self._draw(), 0, 0, self._segment_bytes, 1)
-            spare = self._keeper.take_spare()
-            descriptor = create_segment(self._files, self._directory, header, spare)
-            self._add_segment(header)
-            self._head = LogHead.at_start(header)
-            self._index = SegmentIndex(header.sequence)
-            writer = SegmentWriter(
-                self._files, self._directory, header, descriptor, is_direct=False
-            )
-        else:
-            self._head = tail.head
-            self._index = tail.segment_index
-            space.begin_at(space.oldest_on_disk)
-            writer = reopen(self._files, self._directory, tail, space.first_sequence)
+        self._head = tail.head
+        self._index = tail.segment_index
+        space.begin_at(space.oldest_on_disk)
+        writer = reopen(self._files, self._directory, tail, space.first_sequence)
         space.live_bytes = sum(state.live_bytes for state in self._groups.values())
         if self._pool is not None:
             writer = open_directly(self._files, self._directory, self._head, writer)

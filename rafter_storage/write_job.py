@@ -116,10 +116,11 @@ class WriteJob:
         if self._pieces:
             self._buffer.extend(self._pieces)
             self._pieces.clear()
-        writer.write(self._buffer, self.offset)
         if self.must_sync:
-            self.sync_seconds += writer.sync()
+            self.sync_seconds += writer.write_synced(self._buffer, self.offset)
             self.syncs += 1
+        else:
+            writer.write(self._buffer, self.offset)
         self._buffer.release()
         self.has_run = True
 

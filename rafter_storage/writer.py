@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rafter_storage.buffer import FragmentedBuffer
 from rafter_storage.errors import DiskFull, Poisoned, StorageError
-from rafter_storage.file_system import FileSystem
+from rafter_storage.file_system import REFUSALS, FileSystem
 from rafter_storage.segment import SegmentHeader, create_segment, segment_path
 
 __all__ = ["DIRECT_BLOCK_BYTES", "DIRECT_FLAGS", "SegmentWriter"]
@@ -45,6 +45,11 @@ class SegmentWriter:
         self._is_open = True
         self.is_direct = is_direct
         self._started_jobs = 0
+        # Whether the file may have bytes that no sync has covered. A file that was opened as it
+        # stood may: they are another's, and ``sync_data`` covers those too.
+        self._has_unsynced = True
+        # Whether the disk takes a write and its sync in one call; None until it was tried.
+        self._takes_synced_writes: bool | None = None
         self.poison: str | None = None
 
     def check(self) -> None:
@@ -65,12 +70,43 @@ class SegmentWriter:
         self._started_jobs = number
 
     def write(self, buffer: FragmentedBuffer, offset: int) -> None:
-        """Write a buffer at ``offset``. Durable after the next ``sync``."""
+        """Write a buffer at ``offset``. Durable after the next ``sync`` or ``write_synced``."""
         self.check()
+        # Before the call: what fails may have written something.
+        self._has_unsynced = True
         try:
             buffer.write(self._files, self._descriptor, offset)
         except BaseException as error:
             raise self._poisoned("write", error) from error
+
+    def write_synced(self, buffer: FragmentedBuffer, offset: int) -> float:
+        """Write a buffer at ``offset`` and make it durable, with everything written before.
+
+        Returns how many seconds the sync took, the write included if one call did both.
+        """
+        self.check()
+        # One call syncs the bytes that it writes, and no others.
+        if not (self.is_direct or self._has_unsynced or self._takes_synced_writes is False):
+            started = time.perf_counter()
+            if self._write_at_once(buffer, offset):
+                return time.perf_counter() - started
+        self.write(buffer, offset)
+        return self.sync()
+
+    def _write_at_once(self, buffer: FragmentedBuffer, offset: int) -> bool:
+        """Write and sync in one call; return False if the system refuses to."""
+        try:
+            buffer.write(self._files, self._descriptor, offset, is_synced=True)
+        except OSError as error:
+            # The same number from a disk that took such a call before is a failure like any other.
+            if self._takes_synced_writes is None and error.errno in REFUSALS:
+                self._takes_synced_writes = False
+                return False
+            raise self._poisoned("write and sync", error) from error
+        except BaseException as error:
+            raise self._poisoned("write and sync", error) from error
+        self._takes_synced_writes = True
+        return True
 
     def sync(self) -> float:
         """Make everything written so far durable; return how many seconds it took."""
@@ -82,6 +118,7 @@ class SegmentWriter:
             self._files.sync_data(self._descriptor)
         except BaseException as error:
             raise self._poisoned("sync", error) from error
+        self._has_unsynced = False
         return time.perf_counter() - started
 
     def roll(self, number: int, header: SegmentHeader, spare: Path | None) -> float:
@@ -107,6 +144,7 @@ class SegmentWriter:
         self._files.close(self._descriptor)
         self._descriptor = descriptor
         self._path = segment_path(self._directory, header.sequence)
+        self._has_unsynced = False
         return seconds
 
     def close(self) -> None:

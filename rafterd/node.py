@@ -129,16 +129,16 @@ def _load_identity(config: Config, directory: DataDirectory) -> Identity:
         node_id=config.node.id,
         groups=config.cluster.groups,
         replication=config.cluster.replication,
-        shards=config.node.shards,
     )
 
 
 def _settle_layout(
     config: Config, directory: DataDirectory, identity: Identity, notifier: Notifier
 ) -> Identity:
-    """Move all groups to the configured number of shards, if it is not the one they live in."""
+    """Make the logs of the configured number of shards, and move all groups to them, if need be."""
     shards = config.node.shards
-    if identity.shards != shards:
+    is_change = identity.shards not in (0, shards)
+    if is_change:
         logger.info("node.shards changes", extra={"before": identity.shards, "now": shards})
     settled = settle_layout(
         directory,
@@ -148,7 +148,7 @@ def _settle_layout(
         segment_bytes=config.storage.segment_bytes,
         report=ProgressReporter(notifier, time.monotonic),
     )
-    if identity.shards != shards:
+    if is_change:
         logger.info("node.shards has changed", extra={"before": identity.shards, "now": shards})
     return settled
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import redis
 
 from rafter_storage.record import PREFIX_BYTES
-from tests.cluster.kit import Cluster, Node, running_cluster, wait_for
+from tests.cluster.kit import START_SECONDS, Cluster, Node, running_cluster, wait_for
 from tests.cluster.workload import connect
 
 
@@ -120,6 +120,61 @@ def _reads_all(client: redis.Redis) -> bool:
     except redis.RedisError:
         return False
     return values == [b"v" * 50 + str(number).encode() for number in range(200)]
+
+
+def _is_refused(node: Node, missing: Path) -> None:
+    """Start a node that must not start: it ends with an error that says what is missing."""
+    node.start()
+    assert node.process is not None
+    assert node.process.wait(START_SECONDS) == 1
+    node.process = None
+    line = next(line for line in node.log().splitlines() if f"rafterd: {missing}: " in line)
+    assert "restore them, or move the data directory away and let the node join" in line
+
+
+def test_a_node_whose_log_was_emptied_does_not_start_as_if_it_were_new(tmp_path: Path) -> None:
+    with running_cluster(tmp_path, 3, shards=1, groups=2) as cluster:
+        node = cluster[3]
+        client = connect(node.client_port)
+        for number in range(50):
+            client.set(f"k{number}", number)
+        client.close()
+        node.kill()
+        wal = _segments(node)[0].parent
+        wal.rename(tmp_path / "lost")
+        _is_refused(node, wal)
+        wal.mkdir(mode=0o700)
+        _is_refused(node, wal)
+        assert not list(wal.iterdir())
+        wal.rmdir()
+        (tmp_path / "lost").rename(wal)
+        node.start()
+        node.wait_ready()
+        client = connect(node.client_port)
+        assert client.get("k49") == b"49"
+        client.close()
+
+
+def test_a_node_that_lost_the_newest_segment_of_its_log_does_not_start(tmp_path: Path) -> None:
+    extra = {"client": "value_bytes_max = 131072", "storage": "segment_bytes = 1048576"}
+    with running_cluster(tmp_path, 1, shards=1, groups=1, extra=extra) as cluster:
+        node = cluster[1]
+        client = connect(node.client_port)
+        for number in range(15):
+            client.set(f"k{number}", bytes(100_000))
+        index = _segments(node)[0].with_suffix(".index")
+        wait_for(index.exists, "the index of the first segment is written")
+        client.close()
+        node.kill()
+        newest = _segments(node)[-1]
+        newest.rename(tmp_path / "lost")
+        _is_refused(node, newest)
+        (tmp_path / "lost").rename(newest)
+        node.start()
+        node.wait_ready()
+        client = connect(node.client_port)
+        assert len(client.get("k14") or b"") == 100_000
+        client.close()
 
 
 def test_a_second_server_on_the_same_data_directory_is_refused(one_node: Cluster) -> None:

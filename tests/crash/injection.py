@@ -46,6 +46,8 @@ class Injection(NamedTuple):
     `lost_part` of the sectors that no sync had covered is zeroed afterwards. `goes_on`: after EIO
     the node may restart its shard and serve for a while before it is killed. Without `is_compared`
     the next injection strikes before anybody has looked, so that it meets what this one left.
+    With `has_synced_writes` the node writes and syncs its log in one call where it can, else always
+    in two, where the second can fail or never come.
     """
 
     call: str
@@ -54,6 +56,7 @@ class Injection(NamedTuple):
     lost_part: float
     goes_on: bool = False
     is_compared: bool = True
+    has_synced_writes: bool = False
 
     @property
     def names(self) -> list[str]:
@@ -63,6 +66,8 @@ class Injection(NamedTuple):
     def __str__(self) -> str:
         what = "SIGKILL" if self.is_kill else "EIO"
         after = ", goes on" if self.goes_on else ""
+        if self.has_synced_writes:
+            after += ", synced writes"
         return f"{what} at {self.call} {self.nth}{after}, {self.lost_part:.0%} of unsynced lost"
 
     def strace_command(self, output: Path) -> list[str]:
@@ -91,7 +96,11 @@ def plan(seed: int, number: int) -> Injection:
     count_max = _COUNT_MAX.get(call, 1)
     count = generator.randint(1, min(count_max, _COUNT_AT_START) if is_at_start else count_max)
     goes_on = not is_kill and generator.random() < 0.5
-    return Injection(call, count, is_kill, lost_part, goes_on, is_compared)
+    # One that syncs in the same call makes few other syncs.
+    has_synced_writes = generator.random() < (0.25 if call == "fdatasync" else 0.75)
+    if call == "fdatasync" and count > _COUNT_AT_START:
+        has_synced_writes = False
+    return Injection(call, count, is_kill, lost_part, goes_on, is_compared, has_synced_writes)
 
 
 @cache

@@ -72,10 +72,13 @@ class LayoutChanges:
     def run_change(self, seed: int, only: tuple[int, str] | None = None) -> None:
         """Change a drawn node, with crashes after each operation, or one crash alone."""
         draw = random.Random(f"{seed} layouts")
-        before, after = draw.sample(range(1, SHARDS_MAX + 1), 2)
+        before, after = draw.sample(range(SHARDS_MAX + 1), 2)
+        if not after:
+            before, after = after, before
         files = FakeFileSystem(is_journaled=False)
         path = files.base / "node"
-        expected = _fill(path, files, before, draw)
+        # From no shards is what a first start does, on a disk that is empty.
+        expected = _fill(path, files, before, draw) if before else {}
         files.settle()
         operation = 0
 
@@ -135,7 +138,7 @@ def _identity(path: Path, files: FileSystem, shards: int = 1) -> Identity:
     directory = DataDirectory.acquire(path, files=files)
     try:
         return Identity.load_or_create(
-            directory, cluster_name="demo", node_id=1, groups=GROUPS, replication=1, shards=shards
+            directory, cluster_name="demo", node_id=1, groups=GROUPS, replication=1
         )
     finally:
         directory.release()

@@ -22,6 +22,7 @@ from rafter_storage.snapshot_store import SnapshotKind, SnapshotStore
 from tests.crash.model import FOUNDING, Divergent, GroupModel, Groups, History, Lost, observe
 from tests.crash.watched import WatchedFileSystem, killed
 from tests.storage.fake_file_system import CrashMode, FakeFileSystem
+from tests.storage.support import has_log
 
 __all__ = ["Job", "ManagerType", "Node", "SnapshotClaims", "open_manager", "open_store"]
 
@@ -38,7 +39,10 @@ def open_manager(
     is_direct: bool = False,
     manager_type: ManagerType = SegmentManager,
 ) -> SegmentManager:
-    """Open the log on a disk. Nothing is kept in memory, so that every read is of the disk."""
+    """Open the log on a disk, which is made if no crash has left a segment of it.
+
+    Nothing is kept in memory, so that every read is of the disk.
+    """
     draw = random.Random(seed)
     base = files.fake.base if isinstance(files, WatchedFileSystem) else files.base
     manager = manager_type(
@@ -50,6 +54,9 @@ def open_manager(
         files=_as_file_system(files),
         draw=lambda: draw.getrandbits(62) | 1,
     )
+    if not has_log(_as_file_system(files), base / "shard"):
+        # What that would lose is lost, and is missed.
+        manager.create()
     manager.open()
     return manager
 

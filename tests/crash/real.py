@@ -34,7 +34,7 @@ from tests.cluster.kit import POLL_SECONDS, Cluster, Node
 from tests.crash.clients import Clients, read_all
 from tests.crash.history import History
 from tests.crash.injection import RUNS_OF_DIRECTORY, Injection, plan, why_impossible
-from tests.crash.trace import Trace, lose_unsynced
+from tests.crash.trace import Trace, Write, lose_unsynced
 
 STRIKE_SECONDS = 12.0
 """How long a run waits for its injection; a call that is not made so often is not met."""
@@ -52,6 +52,8 @@ CONFIG = {
     "storage": "segment_bytes = 1048576",
 }
 """Small segments: a few hundred writes make a roll."""
+
+WITHOUT_SYNCED_WRITES = "import os\nvars(os).pop('RWF_DSYNC', None)\n"
 
 
 def say(text: str) -> None:
@@ -82,13 +84,14 @@ class Life:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.history = History()
+        self._durable: dict[str, list[Write]] = {}
         self._node: Node = Cluster(directory, 1, shards=1, groups=2, extra=CONFIG)[1]
 
     def run(self, seed: int, number: int, injection: Injection) -> Outcome:
         """Strike once, start again and compare. No process is left behind."""
         output = self.directory / "trace"
         output.unlink(missing_ok=True)
-        trace = Trace()
+        trace = Trace(self._durable)
         problems: list[str] = []
         with Clients(number, self._node.client_port, self.history) as clients:
             with self._traced(injection, output) as supervisor, output.open() as lines:
@@ -120,7 +123,7 @@ class Life:
             process = subprocess.Popen(
                 [*injection.strace_command(output), *node],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-                cwd=self.directory, start_new_session=True,
+                cwd=self.directory, start_new_session=True, env=self._environment(injection),
             )  # fmt: skip
         try:
             yield process
@@ -128,6 +131,16 @@ class Life:
             # The leader of the group is not reaped before: its number cannot be another's.
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+    def _environment(self, injection: Injection) -> dict[str, str]:
+        """Return a node's environment: without synced writes, of a Python that has no such flag."""
+        if injection.has_synced_writes:
+            return dict(os.environ)
+        customs = self.directory / "customs"
+        customs.mkdir(exist_ok=True)
+        (customs / "sitecustomize.py").write_text(WITHOUT_SYNCED_WRITES)
+        paths = [str(customs), *filter(None, [os.environ.get("PYTHONPATH")])]
+        return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 
     def _wait_for_strike(
         self, tail: _Tail, process: subprocess.Popen[bytes], clients: Clients

@@ -372,7 +372,8 @@ def test_a_cut_record_does_not_come_back_behind_one_that_is_written_again() -> N
     manager = open_manager(files, 2)
     before = files.operations
     job = manager.begin([first, GroupWrite(2, HardState(5, 3, 0))])
-    files.stop_at = before + 2
+    files.stop_at = before + 1
+    files.stopped_write_pieces = 100
     with pytest.raises(Exception, match="stopped"):
         job.run()
     torn = 0

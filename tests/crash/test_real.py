@@ -41,8 +41,12 @@ def life(tmp_path: Path) -> Life:
             Injection("pwritev", 30, False, 0.5, goes_on=True),
             Injection("pwritev", 40, True, 0.5),
         ],
+        [
+            Injection("pwritev", 30, True, 1.0, is_compared=False, has_synced_writes=True),
+            Injection("pwritev", 30, False, 1.0, goes_on=True, has_synced_writes=True),
+        ],
     ],
-    ids=["syncs", "writes"],
+    ids=["syncs", "writes", "synced writes"],
 )
 def test_no_acknowledged_write_is_lost(life: Life, injections: list[Injection]) -> None:
     for number, injection in enumerate(injections):
@@ -52,7 +56,7 @@ def test_no_acknowledged_write_is_lost(life: Life, injections: list[Injection]) 
 
 
 def test_a_log_that_lost_synced_bytes_is_noticed(life: Life) -> None:
-    outcome = life.run(1, 0, Injection("fdatasync", 30, True, 1.0, is_compared=False))
+    outcome = life.run(1, 0, Injection("fdatasync", 15, True, 1.0, is_compared=False))
     assert outcome.acknowledged > 0
     (log,) = life.directory.glob("*/**/wal/*.log")
     content = log.read_bytes()
@@ -176,6 +180,25 @@ def test_a_sync_that_failed_or_was_cut_covers_nothing() -> None:
         assert strike.site == "fdatasync *.log"
 
 
+def _synced_write(offset: int, length: int) -> str:
+    return _write(offset, length).replace(f"{offset}, 0)", f"{offset}, RWF_DSYNC)")
+
+
+def test_a_synced_write_covers_itself_and_nothing_before_it() -> None:
+    trace = _trace(_write(0, 10), _synced_write(10, 20))
+    assert _unsynced(trace) == {LOG: [(0, 10)]}
+
+
+@pytest.mark.parametrize("result", ["?", "-1 EIO (Input/output error) (INJECTED)"])
+def test_a_synced_write_that_failed_or_was_cut_is_a_site_of_its_own(result: str) -> None:
+    failed = _synced_write(10, 20).replace("= 20", f"= {result}")
+    (strike,) = _trace(failed).failed + _trace(failed).cut
+    assert strike.site == "pwritev2 synced *.log"
+    is_broken = "INJECTED" in result
+    assert _trace(failed).broken_logs == [strike] * is_broken
+    assert len(_trace(failed, _write(0, 10)).complaints) == is_broken
+
+
 def test_unsynced_bytes_follow_their_file_through_a_rename() -> None:
     trace = _trace(_write(0, 10, "/d/wal/2.tmp"), '7 rename("/d/wal/2.tmp", "/d/wal/2.log") = 0')
     assert _unsynced(trace) == {"/d/wal/2.log": [(0, 10)]}
@@ -199,6 +222,20 @@ def test_after_a_failed_sync_only_what_is_written_again_can_be_there() -> None:
     trace.feed(synced)
     assert trace.dropped == {}
     assert _unsynced(trace) == {}
+
+
+def test_what_is_written_again_where_it_was_durable_cannot_be_lost() -> None:
+    synced = f"7 fdatasync(5<{LOG}>) = 0"
+    trace = _trace(_write(0, 10), synced, _synced_write(10, 20), _write(5, 30))
+    assert _unsynced(trace) == {LOG: [(30, 5)]}
+    later = Trace(trace.durable)
+    later.feed(_write(0, 50))
+    assert _unsynced(later) == {LOG: [(30, 20)]}
+    # As a spare it may be written with anything.
+    spare = "/d/wal/spare-1.free"
+    for line in (f'7 rename("{LOG}", "{spare}") = 0', _write(0, 10, spare)):
+        later.feed(line)
+    assert _unsynced(later)[spare][-1] == (0, 10)
 
 
 def test_only_unsynced_sectors_are_lost(tmp_path: Path) -> None:
@@ -227,6 +264,9 @@ def test_the_plan_follows_from_the_seed_and_meets_every_call_both_early_and_late
     failures = [each for each in injections if not each.is_kill]
     assert len(failures) == 40
     assert {each.call for each in failures} == {"fdatasync", "fsync", "pwritev"}
+    for is_kill in (True, False):
+        modes = [each.has_synced_writes for each in injections if each.is_kill == is_kill]
+        assert {True, False} == set(modes)
     for call in ("fdatasync", "pwritev"):
         counts = [each.nth for each in injections if each.call == call]
         assert min(counts) <= 4

@@ -16,6 +16,8 @@ SECTOR_BYTES = 512
 
 SYNCS = ("fdatasync", "fsync")
 WRITES = ("pwritev", "pwritev2")
+SYNCED = ", RWF_DSYNC"
+"""How the arguments end of a write that is a sync of what it writes, and of nothing else."""
 RENAMES = ("rename", "renameat", "renameat2")
 
 _LINE = re.compile(r"(\d+)\s+(.*)")
@@ -40,23 +42,29 @@ class Strike(NamedTuple):
     thread: int
     call: str
     path: str
+    is_synced: bool = False
 
     @property
     def site(self) -> str:
         """The call and the kind of file, the same for all files of that kind."""
         name = Path(self.path).name
         stem = re.sub(r"\d+", "*", name) if name else "a path"
-        return f"{self.call} {stem}"
+        return f"{self.call}{' synced' * self.is_synced} {stem}"
 
 
 class Trace:
     """The calls of a node so far. Feed it whole lines in order.
 
+    ``durable`` is what syncs have covered, of earlier traces too, and is added to. What is written
+    to a place that is durable has to be the same bytes: a recovery writes what it believes once
+    more. Nothing of it can be lost.
+
     Bytes whose sync failed are gone until they are written again, whatever a later sync says: so
     Linux behaves when it marks pages clean that it could not write.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, durable: dict[str, list[Write]] | None = None) -> None:
+        self.durable: dict[str, list[Write]] = {} if durable is None else durable
         self.cut: list[Strike] = []
         """The calls in which threads were killed."""
         self.failed: list[Strike] = []
@@ -117,11 +125,13 @@ class Trace:
         quoted = _QUOTED.findall(arguments)
         opened = _OPENED.match(f"{name}({arguments}")
         path = opened[2] if opened else (quoted[0] if quoted else "")
+        is_synced = name in WRITES and arguments.endswith(SYNCED)
+        strike = Strike(thread, name, path, is_synced)
         self._check_thread(thread, name, path)
         if result == "?":
-            self.cut.append(Strike(thread, name, path))
+            self.cut.append(strike)
         elif "(INJECTED)" in call[4]:
-            self.failed.append(Strike(thread, name, path))
+            self.failed.append(strike)
             if name in SYNCS:
                 self._forget(path, covered)
                 self.dropped.setdefault(path, []).extend(covered)
@@ -129,14 +139,22 @@ class Trace:
             return
         elif name in SYNCS:
             self._forget(path, covered)
+            self.durable.setdefault(path, []).extend(covered)
         elif name in WRITES and (place := _PLACE.search(arguments)):
             write = Write(int(place[1]), int(result))
-            self.unsynced.setdefault(path, []).append(write)
-            self._revive(path, write)
+            durable = self.durable.setdefault(path, [])
+            if is_synced:
+                durable.append(write)
+            else:
+                self.unsynced.setdefault(path, []).extend(_parts_outside([write], durable))
+            if dropped := _parts_outside(self.dropped.pop(path, []), [write]):
+                self.dropped[path] = dropped
         elif name in RENAMES and len(quoted) == 2:
             for writes in (self.unsynced, self.dropped):
                 if moved := writes.pop(path, []):
                     writes[quoted[1]] = moved
+            # A file that is used again is written with other bytes.
+            self.durable.pop(path, None)
 
     def _check_thread(self, thread: int, name: str, path: str) -> None:
         if name not in SYNCS + WRITES or not path.endswith(".log"):
@@ -153,19 +171,23 @@ class Trace:
         writes = self.unsynced.get(path, [])
         self.unsynced[path] = [write for write in writes if id(write) not in gone]
 
-    def _revive(self, path: str, write: Write) -> None:
-        end = write.offset + write.length
+
+def _parts_outside(writes: list[Write], others: list[Write]) -> list[Write]:
+    """Return what is left of `writes` without the bytes of `others`."""
+    for other in others:
+        end = other.offset + other.length
         rest = []
-        for each in self.dropped.pop(path, []):
+        for each in writes:
             each_end = each.offset + each.length
-            before = min(each_end, write.offset)
-            after = max(each.offset, end)
-            if each.offset < before:
-                rest.append(Write(each.offset, before - each.offset))
-            if after < each_end:
-                rest.append(Write(after, each_end - after))
-        if rest:
-            self.dropped[path] = rest
+            if each_end <= other.offset or end <= each.offset:
+                rest.append(each)
+                continue
+            if each.offset < other.offset:
+                rest.append(Write(each.offset, other.offset - each.offset))
+            if end < each_end:
+                rest.append(Write(end, each_end - end))
+        writes = rest
+    return writes
 
 
 def lose_unsynced(trace: Trace, directory: Path, generator: random.Random, part: float) -> int:

@@ -14,15 +14,17 @@ from tests.storage.fake_file_system import FakeFileSystem
 __all__ = ["WatchedFileSystem", "killed"]
 
 _REPORTED = (
-    "open", "pwritev", "allocate", "truncate", "sync_data", "sync_directory", "make_directory",
-    "remove_directory", "rename", "link", "unlink",
+    "open", "pwritev", "write_synced", "allocate", "truncate", "sync_data",
+    "sync_directory", "make_directory", "remove_directory", "rename", "link", "unlink",
 )  # fmt: skip
 
 
 class WatchedFileSystem:
     """Hands every call to a fake file system; calls ``watch`` after each that changed something.
 
-    Calls of the methods in ``omitted`` do nothing: what a program would be that forgot them.
+    And between the two halves of each call that writes and syncs. Calls of the methods in
+    ``omitted`` do nothing: what a program would be that forgot them. A program without sync_data
+    forgets to sync what it writes in the same call, too.
     """
 
     def __init__(
@@ -34,11 +36,14 @@ class WatchedFileSystem:
         self.fake = files
         self._watch = watch
         self._omitted = omitted
+        files.synced_write_hook = watch
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self.fake, name)
         if name in self._omitted:
             return lambda *_arguments: None
+        if name == "write_synced" and "sync_data" in self._omitted:
+            return self.pwritev
         if name not in _REPORTED:
             return method
 
@@ -63,7 +68,11 @@ def killed(files: FakeFileSystem) -> FakeFileSystem:
 
     The machine goes on, so that nothing was lost, and nothing became durable either.
     """
+    # What watches the one does not watch the other.
+    hook = files.synced_write_hook
+    files.synced_write_hook = None
     copied = copy.deepcopy(files, {id(files._lock): threading.RLock()})
+    files.synced_write_hook = hook
     for descriptor in [*copied._opened]:
         copied.close(descriptor)
     copied.stop_at = None

@@ -205,12 +205,15 @@ class Workload:
     def fail_sync(self) -> None:
         """Let a sync fail: nothing is acknowledged, and the process starts again."""
         node = self._node
-        node.files.fake.fail("sync_data", 1, errno.EIO)
+        # Whichever comes first: it ends the log.
+        for method in ("sync_data", "write_synced"):
+            node.files.fake.fail(method, 1, errno.EIO)
         writes = self._writes(self._draw.randint(1, 3))
         try:
             node.do(writes)
         except Poisoned:
             node.counts["poisoned"] += 1
+        node.files.fake.clear_failures()
         node.kill()
         self._repeat(writes)
 

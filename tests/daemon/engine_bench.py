@@ -9,6 +9,7 @@ import os
 import random
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -26,7 +27,7 @@ from rafter_core import (
     Update,
 )
 from rafter_core.serializer import message_from_wire, message_to_wire
-from rafter_storage.file_system import RealFileSystem
+from rafter_storage.file_system import Buffer, RealFileSystem
 from rafter_storage.segment_manager import (
     FoundedGroup,
     GroupChange,
@@ -40,6 +41,7 @@ from rafterd.engine import Engine
 from rafterd.replica import Replica
 from rafterd.shared import SharedState
 from tests.daemon.waiting import DEADLINE_SECONDS
+from tests.storage.support import has_log
 
 Value = TypeVar("Value")
 MEMBERS = (1, 2, 3)
@@ -88,11 +90,20 @@ class Disk(RealFileSystem):
         super().allocate(descriptor, length)
 
     def sync_data(self, descriptor: int) -> None:
+        with self._syncing():
+            super().sync_data(descriptor)
+
+    def write_synced(self, descriptor: int, buffers: Sequence[Buffer], offset: int) -> int:
+        with self._syncing():
+            return super().write_synced(descriptor, buffers, offset)
+
+    @contextmanager
+    def _syncing(self) -> Iterator[None]:
         self.events.append("sync")
         assert self.gate.wait(DEADLINE_SECONDS)
         if self.error is not None:
             raise self.error
-        super().sync_data(descriptor)
+        yield
         self.events.append("synced")
 
 
@@ -237,7 +248,6 @@ class EngineBench:
         sync_mode: str = "thread",
         spares_max: int = 0,
     ) -> None:
-        (directory / "wal").mkdir(exist_ok=True)
         self.events: list[str] = []
         self.disk = Disk(self.events)
         # Without spares, unless a test is about them: prewriting would add its own syncs.
@@ -245,6 +255,9 @@ class EngineBench:
             directory, segment_bytes=SEGMENT_BYTES, spares_max=spares_max, files=self.disk
         )
         self.store.written = []
+        if not has_log(self.disk, directory):
+            self.store.create()
+            self.events.clear()
         self.store.open()
         self.post = RecordingPost(self.events)
         self.shards = ShardsOfNodes()

@@ -13,6 +13,7 @@ from typing import Any, Self
 from rafter_core import Message
 from rafter_storage.data_directory import shard_directory
 from rafter_storage.identity import Identity
+from rafter_storage.segment_manager import SegmentManager
 from rafter_transport import Channel
 from rafter_transport.handshake import VERSION_MAX, VERSION_MIN, Hello
 from rafterd.boot import ShardBoot
@@ -66,9 +67,11 @@ def make_boot(
     shared: SharedState | None = None,
     links: dict[int, socket.socket] | None = None,
 ) -> ShardBoot:
-    """Return what the supervisor would hand to a shard; makes its directory."""
+    """Return what the supervisor would hand to a shard; makes its log."""
     directory = shard_directory(Path(config.node.data_dir), LAYOUT, shard)
-    (directory / "wal").mkdir(parents=True, exist_ok=True, mode=0o700)
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if not (directory / "wal").exists():
+        SegmentManager(directory, segment_bytes=config.storage.segment_bytes).create()
     identity = Identity(
         config.cluster_id, config.cluster.name, config.node.id, INCARNATION,
         config.cluster.groups, config.cluster.replication, config.node.shards,

@@ -153,6 +153,33 @@ def test_a_damaged_log_keeps_its_number_of_shards_and_the_operator_is_told(tmp_p
     assert "rafterd: nothing was changed; node.shards = 1 starts the node as before\n" in errors
 
 
+@pytest.mark.parametrize("shards", ["1", "2"])
+def test_a_node_whose_log_was_emptied_is_refused_and_not_taken_for_a_new_one(
+    tmp_path: Path, shards: str
+) -> None:
+    start(tmp_path)
+    vote(tmp_path, 5, 0)
+    wal = tmp_path / "data/shards-00001/00000/wal"
+    for path in wal.iterdir():
+        path.unlink()
+    status, errors = start(tmp_path, node__shards=shards)
+    assert status == 1
+    assert errors.startswith(f"rafterd: {wal}: the log has no segment left")
+    assert "restore them, or move the data directory away" in errors
+    assert not list(wal.iterdir())
+
+
+def test_a_first_start_says_nothing_of_a_change_of_shards(tmp_path: Path) -> None:
+    _, errors = start(tmp_path, node__shards="2", log__level="info")
+    assert "shard started" in errors
+    assert "changes" not in errors
+    assert "changed" not in errors
+    for shard in range(2):
+        manager = open_log(tmp_path, 1, shard)
+        assert manager.groups() == []
+        manager.close()
+
+
 def test_a_data_directory_may_be_reached_through_a_link(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir(mode=0o700)
     (tmp_path / "data").symlink_to(tmp_path / "elsewhere")

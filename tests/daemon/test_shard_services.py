@@ -43,8 +43,9 @@ def damage(path: Path, payload: bytes) -> int:
 def write_log(directory: Path, groups: dict[int, list[bytes]]) -> None:
     """Leave a log behind as an earlier life would: one record for each payload."""
     shard = directory / "data" / f"shards-{LAYOUT:05d}" / "00000"
-    (shard / "wal").mkdir(parents=True)
+    shard.mkdir(parents=True)
     store = SegmentManager(shard, segment_bytes=1 << 20)
+    store.create()
     store.open()
     for group, payloads in groups.items():
         store.group_log(group, Membership((1,)))
@@ -139,6 +140,23 @@ def test_an_election_that_is_under_way_is_not_begun_again_at_each_tick(tmp_path:
                 running.services.tick()
             await until(lambda: node.is_leader)
             assert node.term == 1
+
+    run(main())
+
+
+def test_a_shard_that_starts_again_over_an_emptied_log_serves_none_of_its_groups(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        write_log(tmp_path, {1: [], 2: []})
+        config = make_config(tmp_path, groups=2)
+        segment_of(config).unlink()
+        async with RunningServices(config) as running:
+            assert not running.services.engine.replicas
+            running.services.publish()
+            states = [running.shared.get_group(group, GroupWord.STATE) for group in (1, 2)]
+            assert states == [GroupState.DAMAGED, GroupState.DAMAGED]
+        assert any("has no segment left" in text for text in caplog.messages)
 
     run(main())
 

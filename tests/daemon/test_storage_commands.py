@@ -1,9 +1,11 @@
 """Tests of rafterd.storage_commands, through the command line alone."""
 
+import contextlib
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from rafter_storage.record import RecordKind
 from rafter_storage.snapshot_files import read_manifest
 from rafter_storage.snapshot_reader import FAULTS_MAX, SnapshotInfo
 from rafter_storage.snapshot_transfer import export_snapshot
+from rafterd import storage_commands as commands
 from rafterd.main import main
 from tests.storage.support import segment_files
 from tests.storage.verification_support import (
@@ -106,6 +109,23 @@ def test_verify_names_the_first_damage_and_counts_the_rest(node: Path) -> None:
     assert len(listed.stderr.splitlines()) == 2
 
 
+def test_verify_finds_a_log_that_was_emptied_or_has_lost_its_newest_segment(
+    node: Path, log: Path
+) -> None:
+    wal = shard(node, 1) / "wal"
+    for path in wal.iterdir():
+        path.unlink()
+    for path in (node, wal):
+        result = run("wal", "verify", path)
+        assert result.exit_code == 1
+        assert result.stderr.startswith(f"rafterd: {wal}, offset 0: the log has no segment left")
+    newest = segment_files(log)[-1]
+    newest.unlink()
+    result = run("wal", "verify", log)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"rafterd: {newest}, offset 0: the segment is missing")
+
+
 def test_verify_prints_notes_and_is_content(log: Path) -> None:
     (log / "wal" / "lost+found").mkdir()
     result = run("wal", "verify", log)
@@ -143,6 +163,42 @@ def test_directory_of_a_running_node_is_looked_at_by_force_alone(node: Path) -> 
             assert run(*command, "--force", path).exit_code == 0
     finally:
         directory.release()
+
+
+@pytest.mark.parametrize("is_damaged", [True, False])
+def test_damage_that_is_found_while_a_node_starts_is_not_believed(
+    node: Path, monkeypatch: pytest.MonkeyPatch, is_damaged: bool
+) -> None:
+    """A node that starts meanwhile writes what is being read; what is sound is sound nevertheless.
+
+    The first look at the lock finds nobody.
+    """
+    started: list[DataDirectory] = []
+
+    def starting(verify: Callable[..., object]) -> Callable[..., object]:
+        def verify_meanwhile(*arguments: object) -> object:
+            started.append(DataDirectory.acquire(node))
+            return verify(*arguments)
+
+        return verify_meanwhile
+
+    for name in ("verify_node", "verify_log", "verify_path"):
+        monkeypatch.setattr(commands, name, starting(getattr(commands, name)))
+    segment = segment_files(shard(node, 0))[0]
+    for command, path, damaged in (
+        ("wal", node, segment),
+        ("wal", shard(node, 0) / "wal", segment),
+        ("snapshot", snapshot_of(node), snapshot_of(node) / "state"),
+    ):
+        with flipped(damaged, 0) if is_damaged else contextlib.nullcontext():
+            result = run(command, "verify", path)
+        assert len(started) == 1
+        started.pop().release()
+        if is_damaged:
+            assert (result.exit_code, result.stdout) == (2, "")
+            assert f"{node} is in use by process {os.getpid()}: stop it" in result.stderr
+        else:
+            assert (result.exit_code, result.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("command", [("wal", "verify"), ("wal", "dump"), ("snapshot", "verify")])

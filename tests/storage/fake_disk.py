@@ -6,6 +6,9 @@ Bytes
 - The disk writes whole pieces of 512 bytes, aligned in the file. A piece on the disk is never a
   mix: it is as it was at the last sync or as one of the later writes left it. Pieces are
   independent of each other, of the order of the writes, and of the file's size.
+- A write that is synced in the same call makes durable the pieces that it touches, as they are read
+  then, and the file's size; other pieces stay pending. If it fails, its own pieces are doubtful, as
+  after a failed sync, and other pieces pending as before.
 - A size is a value of its own: after a crash it is one of the sizes the file had since the last
   sync. What a file grew by without its bytes having arrived reads as zeros.
 - A shrinking truncation (also that of O_TRUNC) is a barrier: if it was lost, so was all that came
@@ -161,6 +164,35 @@ class File(Node):
         if self._doubtful:
             self._settle_doubtful(self._durable)
         self._pending = []
+
+    def sync_write(self, offset: int, length: int) -> None:
+        """Make the pieces of a write, and the size, durable; with a pending cut, the whole file."""
+        size = len(self.content)
+        others = self._set_others_aside(offset, length)
+        self.sync()
+        if others:
+            assert isinstance(self._durable, bytearray)
+            _Change(size, None).apply(self._durable)
+        self._pending = others
+
+    def fail_sync_write(self, offset: int, length: int) -> None:
+        """Leave the pieces of a write in doubt; with a pending cut, all that is pending."""
+        others = self._set_others_aside(offset, length)
+        self.fail_sync()
+        self._pending += others
+
+    def _set_others_aside(self, offset: int, length: int) -> list[_Change]:
+        """Take from what is pending, and return, what does not concern the pieces of a write."""
+        if any(change.data is None for change in self._pending):
+            return []
+        pieces = _Change(offset, bytes(length)).pieces()
+        parts = [
+            (piece in pieces, change.part(piece))
+            for change in self._pending
+            for piece in change.pieces()
+        ]
+        self._pending = [part for is_covered, part in parts if is_covered]
+        return [part for is_covered, part in parts if not is_covered]
 
     def _settle_doubtful(self, durable: bytearray) -> None:
         for change in self._pending:

@@ -14,9 +14,9 @@ from typing import NamedTuple
 __all__ = ["METHODS", "Call", "Crashed", "Faults"]
 
 METHODS = (
-    "open", "close", "size", "pread", "pwritev", "allocate", "truncate", "sync_data",
-    "sync_directory", "make_directory", "remove_directory", "names", "status", "rename", "link",
-    "unlink", "lock", "free_bytes",
+    "open", "close", "size", "pread", "pwritev", "write_synced", "allocate", "truncate",
+    "sync_data", "sync_directory", "make_directory", "remove_directory", "names", "status",
+    "rename", "link", "unlink", "lock", "free_bytes",
 )  # fmt: skip
 
 
@@ -47,15 +47,17 @@ class Faults:
     """The faults of one fake file system. Set the attributes at any time.
 
     - ``operations`` counts the calls that change something: open if it creates or truncates,
-      pwritev, allocate, truncate, sync_data, sync_directory, make_directory, remove_directory,
-      rename, link, unlink. Those that fail count too.
+      pwritev, write_synced, allocate, truncate, sync_data, sync_directory, make_directory,
+      remove_directory, rename, link, unlink. Those that fail count too.
     - ``stop_at``: the operation of this number (1-based) and all later ones raise ``Crashed``
       before they do anything. Reads go on. ``has_stopped`` tells that it happened, for code that
       turns any exception into its own.
-    - ``stopped_write_pieces``: if that operation is a pwritev, this many of its first pieces of
-      512 bytes still reach the file, not synced.
-    - ``short_write_bytes``, ``short_read_bytes``: the most that one pwritev writes, or one pread
+    - ``stopped_write_pieces``: if that operation is a write, this many of its first pieces of 512
+      bytes still reach the file, not synced.
+    - ``short_write_bytes``, ``short_read_bytes``: the most that one call writes, or one pread
       returns; None for no limit.
+    - ``synced_write_hook`` is called in the middle of every write_synced, and of a pwritev through
+      O_DSYNC: the bytes are written, and none of them is synced.
     - ``read_hook`` gets (path, offset, bytes read) of every pread and returns what is to be read.
     - ``journal`` lists all calls, failed ones included, if ``is_journaled``.
     """
@@ -69,6 +71,7 @@ class Faults:
         self.has_stopped = False
         self.short_write_bytes: int | None = None
         self.short_read_bytes: int | None = None
+        self.synced_write_hook: Callable[[], None] | None = None
         self.read_hook: Callable[[Path, int, bytes], bytes] | None = None
         self._failures: list[_Failure] = []
 
@@ -84,8 +87,9 @@ class Faults:
 
         Only calls with a path the predicate accepts are counted; of rename and link, either path.
         ``times`` - 1 calls after it fail too. A failing call does nothing, with two exceptions: a
-        failing sync_data leaves what was pending in doubt for ever, and so does a failing pwritev
-        through O_DSYNC with its own bytes.
+        failing sync_data leaves what was pending in doubt for ever, and so does a failing
+        write_synced, or pwritev through O_DSYNC, with its own bytes: also where a real system, that
+        has no such call, would not have touched them.
         """
         if method not in METHODS:
             raise ValueError(f"a file system has no method {method}")

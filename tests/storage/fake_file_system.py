@@ -24,7 +24,8 @@ Stricter than Linux, on purpose:
   which reads into such bytes.
 - Paths are absolute and without "..", and flags that are not honoured are a ``ValueError``.
 
-More lenient: a write through O_DSYNC syncs the whole file, and space is reserved from a file's
+More lenient: a write through O_DSYNC or ``write_synced`` syncs all of a file whose size was set and
+not synced, and space is reserved from a file's
 start to its furthest write, as if there were no holes below it.
 """
 
@@ -247,12 +248,28 @@ class FakeFileSystem(Faults):
     @_locked
     def pwritev(self, descriptor: int, buffers: Sequence[Buffer], offset: int) -> int:
         """Write; pending until the next sync, except through O_DSYNC."""
+        is_synced = self._entry(descriptor).has(os.O_DSYNC)
+        return self._write_buffers("pwritev", descriptor, buffers, offset, is_synced=is_synced)
+
+    @_locked
+    def write_synced(self, descriptor: int, buffers: Sequence[Buffer], offset: int) -> int:
+        """Write; these bytes are durable on return, or in doubt for ever."""
+        return self._write_buffers("write_synced", descriptor, buffers, offset, is_synced=True)
+
+    def _write_buffers(
+        self,
+        method: str,
+        descriptor: int,
+        buffers: Sequence[Buffer],
+        offset: int,
+        *,
+        is_synced: bool,
+    ) -> int:
         data = b"".join(buffers)
         opened = self._entry(descriptor)
-        is_synced = opened.has(os.O_DSYNC)
         file = opened.node
         try:
-            self._called_on("pwritev", descriptor, offset, len(data), is_operation=True)
+            self._called_on(method, descriptor, offset, len(data), is_operation=True)
         except Crashed:
             if self.operations == self.stop_at and self.stopped_write_pieces:
                 end = (offset // PIECE_BYTES + self.stopped_write_pieces) * PIECE_BYTES
@@ -262,8 +279,8 @@ class FakeFileSystem(Faults):
         except OSError:
             if is_synced and isinstance(file, File):
                 with contextlib.suppress(OSError):
-                    self._write(opened, data, offset)
-                file.fail_sync()
+                    written = self._write(opened, data, offset)
+                    file.fail_sync_write(offset, written)
             raise
         if len(buffers) > _BUFFERS_MAX or offset < 0:
             raise path_error(errno.EINVAL, opened.path)
@@ -271,7 +288,9 @@ class FakeFileSystem(Faults):
             check_alignment(opened.path, buffers, offset)
         written = self._write(opened, data[: self.short_write_bytes], offset)
         if is_synced and isinstance(file, File):
-            file.sync()
+            if self.synced_write_hook is not None:
+                self.synced_write_hook()
+            file.sync_write(offset, written)
         return written
 
     @_locked

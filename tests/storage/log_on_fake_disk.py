@@ -22,7 +22,9 @@ def large(index: int) -> Entry:
 
 def written(files: FakeFileSystem) -> list[str]:
     """What reached the disk since the journal was cleared, and emptied it."""
-    methods = ("allocate", "pwritev", "sync_data", "rename", "sync_directory", "unlink")
+    methods = (
+        "allocate", "pwritev", "write_synced", "sync_data", "rename", "sync_directory", "unlink",
+    )  # fmt: skip
     found = [call.method for call in files.journal if call.method in methods]
     files.journal.clear()
     return found

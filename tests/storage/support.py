@@ -11,7 +11,7 @@ from rafter_core.membership import Membership
 from rafter_storage.errors import StorageError
 from rafter_storage.file_system import Buffer, FileSystem, RealFileSystem
 from rafter_storage.group_log import GroupLog
-from rafter_storage.segment import draw_seed
+from rafter_storage.segment import draw_seed, sequence_of
 from rafter_storage.segment_manager import GroupChange, GroupWrite, SegmentManager
 
 MEMBERSHIP = Membership((1, 2, 3))
@@ -30,6 +30,12 @@ def entries(first: int, last: int, term: int = 1) -> list[Entry]:
     return [entry(index, term) for index in range(first, last + 1)]
 
 
+def has_log(files: FileSystem, directory: Path) -> bool:
+    """Tell whether there is a segment below a shard's directory."""
+    wal = directory / "wal"
+    return files.status(wal) is not None and any(map(sequence_of, files.names(wal)))
+
+
 def open_manager(
     directory: Path,
     files: FileSystem | None = None,
@@ -40,15 +46,19 @@ def open_manager(
     is_direct: bool = False,
     draw: Callable[[], int] = draw_seed,
 ) -> SegmentManager:
+    """Open a log, which is made if there is no segment of one."""
+    disk = files or RealFileSystem()
     manager = SegmentManager(
         directory,
         segment_bytes=segment_bytes,
         tail_bytes_max=tail_bytes_max,
         spares_max=spares_max,
         is_direct=is_direct,
-        files=files or RealFileSystem(),
+        files=disk,
         draw=draw,
     )
+    if not has_log(disk, directory):
+        manager.create()
     manager.open()
     return manager
 
@@ -115,7 +125,7 @@ class FaultyFiles(RealFileSystem):
     """The real file system, with faults at chosen calls.
 
     ``fail_at`` maps (method, n-th call of it from now, 1-based) to an error number. ``short_bytes``
-    bounds what one pwritev writes. ``calls`` lists the methods in order.
+    bounds what one call writes. ``calls`` lists the methods in order.
     """
 
     def __init__(self) -> None:
@@ -137,6 +147,12 @@ class FaultyFiles(RealFileSystem):
         if self.short_bytes is None:
             return super().pwritev(descriptor, buffers, offset)
         return super().pwritev(descriptor, [b"".join(buffers)[: self.short_bytes]], offset)
+
+    def write_synced(self, descriptor: int, buffers: Sequence[Buffer], offset: int) -> int:
+        self._called("write_synced")
+        if self.short_bytes is None:
+            return super().write_synced(descriptor, buffers, offset)
+        return super().write_synced(descriptor, [b"".join(buffers)[: self.short_bytes]], offset)
 
     def pread(self, descriptor: int, length: int, offset: int) -> bytes:
         self._called("pread")
@@ -173,6 +189,9 @@ ENOSPC = errno.ENOSPC
 
 class UnsyncedFiles(RealFileSystem):
     """The real file system without its syncs, for tests that build the states of a crash."""
+
+    def write_synced(self, descriptor: int, buffers: Sequence[Buffer], offset: int) -> int:
+        return self.pwritev(descriptor, buffers, offset)
 
     def sync_data(self, descriptor: int) -> None:
         pass

@@ -24,6 +24,7 @@ from rafter_storage.directory_verification import (
 )
 from rafter_storage.errors import DataDirectoryError, StorageError
 from rafter_storage.file_system import REAL_FILE_SYSTEM, Buffer, FileStatus, RealFileSystem
+from rafter_storage.identity import Identity
 from rafter_storage.segment_manager import GroupChange
 from rafter_storage.snapshot_store import SnapshotStore
 from tests.storage.support import MEMBERSHIP, append, change, entries, open_manager, segment_files
@@ -72,6 +73,9 @@ class ReadOnlyFiles(RealFileSystem):
     def pwritev(self, descriptor: int, buffers: Sequence[Buffer], offset: int) -> int:
         raise self._refuse()
 
+    def write_synced(self, descriptor: int, buffers: Sequence[Buffer], offset: int) -> int:
+        raise self._refuse()
+
     def sync_data(self, descriptor: int) -> None:
         raise self._refuse()
 
@@ -105,15 +109,18 @@ def test_verifying_works_where_nothing_may_be_written_and_changes_nothing(node: 
     assert tree_of(node) == before
 
 
-def test_shard_that_was_never_started_is_sound(tmp_path: Path) -> None:
+def test_node_whose_first_start_was_broken_off_has_no_logs_and_no_damage(tmp_path: Path) -> None:
     directory = DataDirectory.acquire(tmp_path / "node")
+    Identity.load_or_create(directory, cluster_name="demo", node_id=1, groups=4, replication=1)
     directory.release()
-    make_node(tmp_path / "node", shards=1)
-    log = tmp_path / "node" / "shards-00001" / "00000" / "wal"
-    for path in log.iterdir():
-        path.unlink()
     report = verify(tmp_path / "node")
-    assert [damage.path for damage in report.damages] == []
+    assert (report.damages, report.logs) == ([], [])
+    assert report.notes == [f"{tmp_path / 'node'} has no logs yet; the next start makes them"]
+
+
+def test_shard_that_was_never_written_to_is_sound(tmp_path: Path) -> None:
+    make_node(tmp_path / "node", shards=8)
+    assert verify(tmp_path / "node").damages == []
 
 
 # ---- damage ----------------------------------------------------------------------------------
@@ -143,7 +150,15 @@ def test_identity_that_is_none_is_damage(node: Path, data: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "fields", [{"format": 3}, {"shards": 0}, {"layout": True}, {"layout": "1"}]
+    "fields",
+    [
+        {"format": 3},
+        {"shards": 0},
+        {"layout": 0},
+        {"layout": -1},
+        {"layout": True},
+        {"layout": "1"},
+    ],
 )
 def test_identity_that_is_whole_and_impossible_is_damage(
     node: Path, fields: dict[str, object]
@@ -169,6 +184,13 @@ def test_missing_log_is_damage(node: Path) -> None:
     assert [damage[:] for damage in damages] == [
         (shard(node, 0) / "wal", 0, "the log of shard 0 is missing")
     ]
+
+
+def test_emptied_log_is_damage(node: Path) -> None:
+    wal = shard(node, 0) / "wal"
+    for path in wal.iterdir():
+        path.unlink()
+    assert [damage.path for damage in verify(node).damages] == [wal]
 
 
 def test_group_in_the_log_of_another_shard_is_damage(node: Path) -> None:

@@ -28,6 +28,61 @@ def test_what_is_synced_is_there_after_every_crash(mode: CrashMode) -> None:
     assert all_after(files, mode) == {b"old" + bytes(97) + pieces("abc")}
 
 
+@pytest.mark.parametrize("mode", CrashMode)
+def test_a_synced_write_is_there_after_every_crash(mode: CrashMode) -> None:
+    files = FakeFileSystem()
+    descriptor = created(files, "file", pieces("aaa"))
+    files.write_synced(descriptor, [pieces("BB")], 2 * PIECE)
+    assert {as_letters(data) for data in all_after(files, mode)} == {"aaBB"}
+
+
+def test_a_synced_write_syncs_its_own_pieces_and_no_others() -> None:
+    files = FakeFileSystem()
+    descriptor = created(files, "file", pieces("aaaa"))
+    files.pwritev(descriptor, [pieces("BBBB")], 0)
+    files.write_synced(descriptor, [pieces("C")], PIECE)
+    assert as_letters(after(files, CrashMode.LOST)) == "aCaa"
+    assert as_letters(after(files, CrashMode.KEPT)) == "BCBB"
+    left = {as_letters(data) for data in all_after(files, CrashMode.REORDERED)}
+    assert left == {f"{a}C{b}{c}" for a, b, c in itertools.product("aB", repeat=3)}
+    files.sync_data(descriptor)
+    assert as_letters(after(files, CrashMode.LOST)) == "BCBB"
+
+
+def test_a_synced_write_takes_the_rest_of_its_pieces_and_the_size_along() -> None:
+    files = FakeFileSystem()
+    descriptor = created(files, "file", b"a" * 10)
+    files.pwritev(descriptor, [b"B" * 3 * PIECE], 5)
+    files.write_synced(descriptor, [b"CC"], 0)
+    size = 5 + 3 * PIECE
+    assert after(files, CrashMode.LOST) == (b"CCaaa" + b"B" * (PIECE - 5)).ljust(size, b"\0")
+
+
+def test_a_failed_synced_write_leaves_its_own_pieces_in_doubt_for_ever() -> None:
+    files = FakeFileSystem()
+    descriptor = created(files, "file", pieces("aaa"))
+    files.pwritev(descriptor, [pieces("B")], 2 * PIECE)
+    files.fail("write_synced", 1, errno.EIO)
+    with pytest.raises(OSError, match="Input/output"):
+        files.write_synced(descriptor, [pieces("CC")], 0)
+    files.sync_data(descriptor)
+    assert as_letters(after(files, CrashMode.LOST)) == "aaB"
+    left = {as_letters(data) for data in all_after(files, CrashMode.REORDERED)}
+    assert left == {"aaB", "aCB", "CaB", "CCB"}
+    files.write_synced(descriptor, [pieces("D")], 0)
+    left = {as_letters(data) for data in all_after(files, CrashMode.REORDERED)}
+    assert left == {"DaB", "DCB"}
+
+
+def test_between_its_write_and_its_sync_a_synced_write_can_be_torn() -> None:
+    files = FakeFileSystem()
+    descriptor = created(files, "file", pieces("aa"))
+    left = set()
+    files.synced_write_hook = lambda: left.update(all_after(files, CrashMode.REORDERED))
+    files.write_synced(descriptor, [pieces("BB")], 0)
+    assert {as_letters(data) for data in left} == {"aa", "aB", "Ba", "BB"}
+
+
 def test_unsynced_bytes_are_lost_or_kept() -> None:
     files = FakeFileSystem()
     descriptor = created(files, "file", pieces("aaa"))

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import pytest
 
 from rafter_storage.file_system import (
+    REFUSALS,
     Buffer,
     FileStatus,
     FileSystem,
@@ -251,6 +252,35 @@ def test_a_write_through_o_dsync_is_a_write(volume: Volume) -> None:
     assert volume.read("file") == b"\0abc"
 
 
+def test_a_synced_write_is_a_write(volume: Volume) -> None:
+    files = volume.files
+    descriptor = files.open(volume.base / "file", NEW)
+    assert files.write_synced(descriptor, [b"abc", b"", bytearray(b"de")], 1) == 5
+    assert files.write_synced(descriptor, [b"X"], 2) == 1
+    assert files.write_synced(descriptor, [], 0) == 0
+    assert files.pread(descriptor, 100, 0) == b"\0aXcde"
+    reader = files.open(volume.base / "file", os.O_RDONLY)
+    assert error_of(lambda: files.write_synced(reader, [b"x"], 0)) == "EBADF"
+    assert error_of(lambda: files.write_synced(descriptor, [b"x"], -2)) == "EINVAL"
+    assert error_of(lambda: files.write_synced(descriptor, [b"x"] * 1025, 0)) == "EINVAL"
+    files.close(reader)
+    files.close(descriptor)
+    assert error_of(lambda: files.write_synced(descriptor, [b"x"], 0)) == "EBADF"
+
+
+def test_a_system_without_synced_writes_refuses_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = RealFileSystem()
+    descriptor = files.open(tmp_path / "file", NEW)
+    monkeypatch.delattr(os, "RWF_DSYNC", raising=False)
+    with pytest.raises(OSError, match="not supported") as caught:
+        files.write_synced(descriptor, [b"x"], 0)
+    assert caught.value.errno in REFUSALS
+    assert files.size(descriptor) == 0
+    files.close(descriptor)
+
+
 def test_aligned_writes_go_through_o_direct(volume: Volume) -> None:
     files = volume.files
     path = volume.write("file", bytes(8192))
@@ -432,14 +462,18 @@ def test_free_bytes_are_told_of_what_exists(volume: Volume) -> None:
 # ---- writing and reading exactly ---------------------------------------------------------------
 
 
+@pytest.mark.parametrize("is_synced", [False, True])
 @pytest.mark.parametrize("short_bytes", [1, 2, 3, 7, 10, 100])
-def test_short_writes_are_continued(short_bytes: int) -> None:
+def test_short_writes_are_continued_likewise(short_bytes: int, *, is_synced: bool) -> None:
     files = FakeFileSystem()
     files.short_write_bytes = short_bytes
     descriptor = files.open(files.base / "file", NEW)
-    write_exactly(files, descriptor, [b"abc", b"", b"defgh", memoryview(b"ij")], 4)
+    buffers: list[Buffer] = [b"abc", b"", b"defgh", memoryview(b"ij")]
+    write_exactly(files, descriptor, buffers, 4, is_synced=is_synced)
     assert files.contents(files.base / "file") == b"\0\0\0\0abcdefghij"
-    assert len(files.calls("pwritev")) == -(-10 // short_bytes)
+    calls = {method: len(files.calls(method)) for method in ("pwritev", "write_synced")}
+    count = -(-10 // short_bytes)
+    assert calls == {"pwritev": count * (not is_synced), "write_synced": count * is_synced}
 
 
 def test_write_of_nothing_is_an_error_and_no_endless_loop() -> None:

@@ -82,12 +82,14 @@ def test_dump_of_format_1_says_what_a_scan_of_its_segment_says(tmp_path: Path) -
 def test_identity_of_format_2_is_read(tmp_path: Path) -> None:
     directory = DataDirectory.acquire(tmp_path / "n1")
     identity = Identity.load_or_create(
-        directory, cluster_name="demo", node_id=1, groups=8, replication=3, shards=2
+        directory, cluster_name="demo", node_id=1, groups=8, replication=3
     )
     directory.make_layout(7, 3)
+    for shard in range(3):
+        open_manager(directory.shard_directory(7, shard)).close()
     shutil.copyfile(FIXTURES / "format_2.identity", directory.identity_path)
     found = Identity.load_or_create(
-        directory, cluster_name="demo", node_id=1, groups=8, replication=3, shards=2
+        directory, cluster_name="demo", node_id=1, groups=8, replication=3
     )
     directory.release()
     assert found == identity._replace(incarnation=0x0123456789ABCDEF, layout=7, shards=3)

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rafter_core.entries import Entry, HardState
+from rafter_core.entries import Entry, EntryKind, HardState
 from rafter_core.membership import Membership
-from rafter_core.serializer import unpack_entries
+from rafter_core.serializer import pack_entries, unpack_entries
 from rafter_core.snapshot import Snapshot
 from rafter_storage.errors import InvalidWrite
 from rafter_storage.group_metadata import GroupMetadata, unpack_metadata
@@ -114,6 +114,16 @@ def test_entries_of_several_terms_are_one_record_for_each_term() -> None:
     places.apply(drafts)
     assert [state.index.term(index) for index in range(1, 7)] == [1, 1, 4, 5, 5, 5]
     assert state.recent.slice(1, 7) == added
+
+
+@pytest.mark.parametrize("count", [1, 7, 8, 300])
+def test_body_of_a_record_is_the_one_encoding_of_its_entries(count: int) -> None:
+    state = GroupState(1, 1 << 20)
+    written = [
+        Entry(1 << 40, index, EntryKind(index % 3), bytes(index)) for index in range(1, count + 1)
+    ]
+    (draft,) = state.begin_write(GroupWrite(1, HardState(1 << 40, 0, 0), written))
+    assert draft.body == pack_entries(written)
 
 
 def test_no_record_commits_what_a_later_record_of_the_same_write_brings() -> None:

@@ -14,14 +14,15 @@ from rafter_storage.data_directory import DataDirectory
 from rafter_storage.errors import DataDirectoryError, IdentityError
 from rafter_storage.file_system import REAL_FILE_SYSTEM, FileSystem
 from rafter_storage.identity import Identity, cluster_id_of, draw_incarnation
+from rafter_storage.segment_manager import SegmentManager
 from tests.storage.fake_file_system import Crashed, CrashMode, FakeFileSystem
+from tests.storage.support import SEGMENT_BYTES
 
 CONFIGURED: dict[str, Any] = {
     "cluster_name": "demo",
     "node_id": 1,
     "groups": 8,
     "replication": 3,
-    "shards": 2,
 }
 
 
@@ -33,11 +34,18 @@ def load(path: Path, files: FileSystem = REAL_FILE_SYSTEM, **changes: Any) -> Id
         directory.release()
 
 
+def make_logs(directory: DataDirectory, layout: int, shards: int) -> None:
+    directory.make_layout(layout, shards)
+    for shard in range(shards):
+        path = directory.shard_directory(layout, shard)
+        SegmentManager(path, segment_bytes=SEGMENT_BYTES, files=directory.files).create()
+
+
 def test_first_start_draws_an_identity_and_later_ones_find_it(tmp_path: Path) -> None:
     created = load(tmp_path / "n1")
     assert created.cluster_id == cluster_id_of("demo") != 0
     assert created.incarnation
-    expected = Identity(cluster_id_of("demo"), "demo", 1, created.incarnation, 8, 3, 2, 1)
+    expected = Identity(cluster_id_of("demo"), "demo", 1, created.incarnation, 8, 3, 0, 0)
     assert created == expected
     assert load(tmp_path / "n1") == created
     assert (tmp_path / "n1/identity").stat().st_mode & 0o777 == 0o600
@@ -77,17 +85,10 @@ def test_directory_of_another_node_is_refused(
     load(tmp_path / "n1")
 
 
-def test_number_of_shards_is_what_the_directory_has_and_not_what_is_configured(
-    tmp_path: Path,
-) -> None:
-    created = load(tmp_path / "n1")
-    assert load(tmp_path / "n1", shards=4) == created
-
-
 def test_stored_identity_takes_the_place_of_the_one_before(tmp_path: Path) -> None:
     created = load(tmp_path / "n1")
     directory = DataDirectory.acquire(tmp_path / "n1")
-    directory.make_layout(2, 3)
+    make_logs(directory, 2, 3)
     moved = created._replace(shards=3, layout=2)
     moved.store(directory)
     directory.release()
@@ -134,7 +135,16 @@ def test_json_that_is_no_identity_is_refused(tmp_path: Path, text: str) -> None:
         load(tmp_path / "n1")
 
 
-@pytest.mark.parametrize("changes", [{"cluster_id": "x"}, {"layout": 0}, {"shards": 0}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"cluster_id": "x"},
+        {"layout": 1},
+        {"shards": 1},
+        {"layout": -1, "shards": 1},
+        {"layout": 1, "shards": -1},
+    ],
+)
 def test_identity_whose_checksum_holds_but_whose_fields_do_not_is_refused(
     tmp_path: Path, changes: dict[str, object]
 ) -> None:
@@ -155,7 +165,7 @@ def test_words_of_64_bits_are_kept_where_no_reader_rounds_them(tmp_path: Path) -
     assert fields["cluster_id"] == f"{created.cluster_id:016x}"
 
 
-def test_places_of_the_logs_are_durable_before_the_identity_is() -> None:
+def test_place_of_the_snapshots_is_durable_before_the_identity_is() -> None:
     files = FakeFileSystem()
     path = files.base / "n1"
     created = load(path, files)
@@ -222,7 +232,7 @@ def test_replaced_identity_is_the_old_or_the_new_one_after_a_crash_anywhere() ->
     path = files.base / "n1"
     old = load(path, files)
     directory = DataDirectory.acquire(path, files=files)
-    directory.make_layout(2, 5)
+    make_logs(directory, 2, 5)
     directory.release()
     new = old._replace(shards=5, layout=2)
     first = files.operations + 1
@@ -241,16 +251,11 @@ def test_replaced_identity_is_the_old_or_the_new_one_after_a_crash_anywhere() ->
     assert found == {old, new}
 
 
-@pytest.mark.parametrize(
-    ("place", "lost"),
-    [("shards-00001/00001/wal", "the votes and entries"), ("snapshots", "the snapshots")],
-)
-def test_missing_directory_is_a_loss_and_not_a_first_start(
-    tmp_path: Path, place: str, lost: str
-) -> None:
+def test_missing_snapshots_are_a_loss_and_not_a_first_start(tmp_path: Path) -> None:
     load(tmp_path / "n1")
-    (tmp_path / "n1" / place).rmdir()
-    with pytest.raises(DataDirectoryError, match=f"{place} is missing: {lost} of this node were"):
+    (tmp_path / "n1/snapshots").rmdir()
+    expected = r"snapshots is missing\. The snapshots of this node were there: restore them, or"
+    with pytest.raises(DataDirectoryError, match=expected):
         load(tmp_path / "n1")
 
 

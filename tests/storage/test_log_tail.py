@@ -36,7 +36,8 @@ def make(body_bytes: int = 0) -> tuple[FakeFileSystem, LogHead, SegmentWriter]:
 
 
 def writes(files: FakeFileSystem) -> list[str]:
-    return [call.method for call in files.journal if call.method in ("pwritev", "sync_data")]
+    methods = ("pwritev", "sync_data", "write_synced")
+    return [call.method for call in files.journal if call.method in methods]
 
 
 def end_of(files: FakeFileSystem) -> tuple[int, bool]:
@@ -49,7 +50,7 @@ def end_of(files: FakeFileSystem) -> tuple[int, bool]:
 def test_mark_is_written_behind_a_sync_and_synced_itself() -> None:
     files, head, writer = make()
     mark(writer, head, 1, None)
-    assert writes(files) == ["sync_data", "pwritev", "sync_data"]
+    assert writes(files) == ["sync_data", "write_synced"]
     assert (head.is_marked, head.synced_offset) == (True, head.end)
     assert end_of(files.crash(CrashMode.LOST)) == (head.end, True)
     files.journal.clear()
@@ -128,8 +129,9 @@ def test_what_only_the_page_cache_may_have_is_written_again_and_durable() -> Non
     writer.close()
 
 
-@pytest.mark.parametrize("method", ["pwritev", "sync_data"])
-@pytest.mark.parametrize("nth", [1, 2])
+@pytest.mark.parametrize(
+    ("method", "nth"), [("pwritev", 1), ("sync_data", 1), ("sync_data", 2), ("write_synced", 1)]
+)
 def test_log_that_cannot_be_made_durable_is_closed(method: str, nth: int) -> None:
     files, head, writer = make()
     writer.close()
@@ -146,6 +148,8 @@ def test_entries_that_a_failed_sync_left_in_doubt_are_durable_once_they_are_show
     files = FakeFileSystem()
     manager = open_manager(files.base, files)
     append(manager, 1, entries(1, 3))
+    # Behind what is not synced, the sync is a call of its own.
+    append(manager, 1, [], HardState(0, 0, 1))
     files.fail("sync_data", 1, EIO)
     with pytest.raises(Poisoned):
         append(manager, 1, [entry(4)])

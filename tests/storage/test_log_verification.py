@@ -126,10 +126,17 @@ def test_those_lives_hold_records_of_every_kind(tmp_path: Path) -> None:
     assert kinds == set(RecordKind)
 
 
-def test_directory_without_segments_is_sound_and_empty(tmp_path: Path) -> None:
+def test_log_of_a_node_that_was_never_written_to_is_sound_and_empty(tmp_path: Path) -> None:
+    open_manager(tmp_path).close()
+    report = verify(tmp_path)
+    assert (report.damages, report.groups, report.segments) == ([], {}, 1)
+
+
+def test_directory_without_segments_is_a_lost_log(tmp_path: Path) -> None:
     (tmp_path / "wal").mkdir()
     report = verify(tmp_path)
-    assert (report.damages, report.groups, report.segments) == ([], {}, 0)
+    assert [damage.path for damage in report.damages] == [tmp_path / "wal"]
+    assert (report.groups, report.segments) == ({}, 0)
 
 
 # ---- bad bytes -------------------------------------------------------------------------------
@@ -317,12 +324,18 @@ def test_file_that_was_cut_short_is_damage(small: Path) -> None:
 def test_lost_last_segment_is_known_by_the_index_of_the_one_before(small: Path) -> None:
     lost = segment_files(small)[-1]
     lost.unlink()
-    report = verify(small)
-    assert [damage.path for damage in report.damages] == [dump_path(small / "wal", 2)]
+    assert [damage.path for damage in verify(small).damages] == [lost]
+
+
+def test_lost_last_segments_are_known_by_the_index_of_any_of_them(small: Path) -> None:
+    lost = segment_files(small)[1:]
+    for path in lost:
+        path.unlink()
+    assert [damage.path for damage in verify(small).damages] == [lost[-1]]
 
 
 def test_leftovers_are_notes(small: Path) -> None:
-    names = ["00000000000000000009.tmp", "notes.txt", "00000000000000000009.index"]
+    names = ["00000000000000000009.tmp", "notes.txt", "00000000000000000000.index"]
     for name in names:
         (small / "wal" / name).write_bytes(b"?")
     (small / "wal" / "spare-00000000000000000001.free").write_bytes(b"?")

@@ -601,8 +601,8 @@ def test_first_of_several_damages_of_a_shard_is_the_one_that_is_told(tmp_path: P
 
 
 def test_log_without_its_newest_segment_shows_what_was_before_it(tmp_path: Path) -> None:
-    # Nothing but the segment itself proves that it existed. The fault model has no such loss: a
-    # segment's name is durable before a byte is written to it.
+    # Without the index of the one before, nothing proves that it existed. The fault model has no
+    # such loss: a segment's name is durable before a byte is written to it.
     paths = three_segments(tmp_path)
     paths[2].unlink()
     manager = open_manager(tmp_path, NO_SYNC)

@@ -18,6 +18,7 @@ from rafter_storage.file_system import REAL_FILE_SYSTEM, FileSystem
 from rafter_storage.group_metadata import GroupMetadata
 from rafter_storage.identity import Identity
 from rafter_storage.resharding import Progress, settle_layout
+from rafter_storage.segment import segment_path
 from rafter_storage.segment_manager import GroupChange, GroupWrite, SegmentManager
 from tests.storage.fake_file_system import Crashed, CrashMode, FakeFileSystem
 from tests.storage.support import SEGMENT_BYTES, all_entries, entries, entry
@@ -43,7 +44,7 @@ def start(
     directory = DataDirectory.acquire(path, files=files)
     try:
         identity = Identity.load_or_create(
-            directory, cluster_name="demo", node_id=1, groups=9, replication=1, shards=shards
+            directory, cluster_name="demo", node_id=1, groups=9, replication=1
         )
         return settle_layout(
             directory, identity, shards, place=place, segment_bytes=SEGMENT_BYTES, report=report,
@@ -91,7 +92,7 @@ def present(path: Path, files: FileSystem) -> tuple[Identity, Contents]:
     """Read whichever layout is valid, as it is found."""
     directory = DataDirectory.acquire(path, files=files)
     identity = Identity.load_or_create(
-        directory, cluster_name="demo", node_id=1, groups=9, replication=1, shards=1
+        directory, cluster_name="demo", node_id=1, groups=9, replication=1
     )
     directory.release()
     return identity, contents(path, identity, files)
@@ -198,11 +199,11 @@ def test_logs_go_on_where_they_were(filled: FakeFileSystem) -> None:
     }
 
 
-def test_shards_without_groups_cost_no_segment(filled: FakeFileSystem) -> None:
+def test_shards_without_groups_have_a_segment_too(filled: FakeFileSystem) -> None:
     identity = start(filled.base / "n1", 64, filled)
     for shard in range(64):
         wal = filled.base / f"n1/shards-00002/{shard:05d}/wal"
-        assert bool(filled.names(wal)) == (shard in MODEL)
+        assert filled.names(wal)[0] == segment_path(wal, 1).name
     assert contents(filled.base / "n1", identity, filled) == MODEL
 
 

@@ -70,7 +70,7 @@ def test_one_job_of_many_groups_is_one_write_and_one_sync() -> None:
     files, manager = on_fake_disk()
     files.journal.clear()
     write(manager, *(GroupWrite(group, None, entries(1, 1)) for group in range(100)))
-    assert written(files) == ["pwritev", "sync_data"]
+    assert written(files) == ["write_synced"]
     manager.close()
 
 
@@ -91,6 +91,24 @@ def test_change_of_the_commit_index_alone_is_written_and_not_synced() -> None:
     assert written(files) == ["pwritev"]
     manager = reopened(files, manager)
     assert log_of(manager, 1).initial_state()[0] == HardState(1, 1, 2)
+    manager.close()
+
+
+def test_synced_job_makes_a_job_of_commit_indexes_before_it_durable_too() -> None:
+    files, manager = on_fake_disk()
+    append(manager, 1, entries(1, 3), HardState(1, 1, 0))
+    append(manager, 1, [], HardState(1, 1, 2))
+    files.journal.clear()
+    append(manager, 2, entries(1, 1))
+    assert written(files) == ["pwritev", "sync_data"]
+    survivor = files.crash(CrashMode.LOST)
+    recovered = open_manager(survivor.base, survivor)
+    assert log_of(recovered, 1).initial_state()[0] == HardState(1, 1, 2)
+    assert all_entries(log_of(recovered, 2)) == entries(1, 1)
+    recovered.close()
+    # With nothing left behind, one call is enough again.
+    append(manager, 2, entries(2, 2))
+    assert written(files) == ["write_synced"]
     manager.close()
 
 
@@ -121,7 +139,7 @@ def test_change_of_term_or_vote_is_synced(state: HardState) -> None:
     job = manager.begin([GroupWrite(1, state, [])])
     assert job.must_sync
     job.run()
-    assert written(files) == ["pwritev", "sync_data"]
+    assert written(files) == ["write_synced"]
     survivor = files.crash(CrashMode.LOST)
     recovered = open_manager(survivor.base, survivor)
     assert log_of(recovered, 1).initial_state()[0] == state
@@ -134,7 +152,7 @@ def test_installed_snapshot_is_synced_even_without_anything_else() -> None:
     append(manager, 1, [], HardState(1, 0, 0))
     files.journal.clear()
     write(manager, GroupWrite(1, None, (), Snapshot(9, 1, OTHER)))
-    assert written(files) == ["pwritev", "sync_data"]
+    assert written(files) == ["write_synced"]
     manager.close()
 
 
@@ -301,7 +319,7 @@ def test_full_segment_is_followed_by_another() -> None:
     assert written(files) == [
         "sync_data",
         *("allocate", "pwritev", "sync_data", "rename", "sync_directory"),
-        *("pwritev", "sync_data"),
+        "write_synced",
     ]
     assert manager.statistics().segments == 2
     for _ in range(2):
@@ -337,19 +355,6 @@ def test_spares_of_another_size_are_removed_at_the_start() -> None:
     assert manager.statistics().disk_bytes == SEGMENT_BYTES + 2 * SEGMENT_BYTES
     manager.close()
     manager = open_manager(files.base, files, segment_bytes=2 * SEGMENT_BYTES, spares_max=0)
-    assert files.names(wal) == [segment_path(wal, 1).name]
-    manager.close()
-
-
-def test_first_segment_is_made_of_a_spare_if_there_is_one() -> None:
-    files, manager = on_fake_disk()
-    do_chores(manager)
-    manager.close()
-    wal = files.base / "wal"
-    files.unlink(segment_path(wal, 1))
-    files.journal.clear()
-    manager = open_manager(files.base, files)
-    assert "allocate" not in written(files)
     assert files.names(wal) == [segment_path(wal, 1).name]
     manager.close()
 
@@ -408,6 +413,10 @@ BROKEN_RULES: list[tuple[str, Callable[[SegmentManager], object]]] = [
     (
         "entries of terms 3 to 2",
         lambda m: m.begin([GroupWrite(1, None, [entry(4, 3), entry(5, 2)])]),
+    ),
+    (
+        "an entry of term 3 behind one of term 4",
+        lambda m: m.begin([GroupWrite(1, None, [entry(4, 2), entry(5, 4), entry(6, 3)])]),
     ),
     ("vote 1 in term 1", lambda m: m.begin([GroupWrite(1, HardState(1, 1, 2))])),
     ("vote 2 in term 2", lambda m: m.begin([GroupWrite(1, HardState(2, 2, 2))])),
@@ -658,8 +667,12 @@ def test_failed_open_closes_what_it_opened(is_direct: bool) -> None:
             append(manager, 1, entries(1, 3))
             opened = files.crash(CrashMode.KEPT)
             opened.fail(method, nth, EIO)
+            again = SegmentManager(
+                opened.base, segment_bytes=SEGMENT_BYTES, is_direct=is_direct, files=opened
+            )
             with contextlib.suppress(StorageError):
-                open_manager(opened.base, opened, is_direct=is_direct).close()
+                again.open()
+                again.close()
             assert opened._opened == {}, (method, nth)
             opened.clear_failures()
             manager = open_manager(opened.base, opened)

@@ -59,7 +59,8 @@ def prefixes(
 
 
 def written(files: FakeFileSystem) -> list[str]:
-    return [call.method for call in files.journal if call.method in ("pwritev", "sync_data")]
+    methods = ("pwritev", "sync_data", "write_synced")
+    return [call.method for call in files.journal if call.method in methods]
 
 
 def test_records_follow_each_other_aligned_and_chained_over_jobs() -> None:
@@ -96,6 +97,20 @@ def test_job_is_one_write_and_is_synced_only_if_it_must() -> None:
         job.run()
         assert written(files) == ["pwritev", "sync_data"][: 1 + must_sync]
         assert job.syncs == must_sync
+
+
+def test_job_behind_synced_ones_is_one_call_that_counts_as_a_sync() -> None:
+    files, writer = make()
+    writer.sync()
+    head = LogHead.at_start(HEADER)
+    job = job_of(writer, head)
+    job.must_sync = True
+    head.place(job, draft(b"x"))
+    files.journal.clear()
+    job.run()
+    assert written(files) == ["write_synced"]
+    assert job.syncs == 1
+    assert job.sync_seconds > 0
 
 
 def test_job_without_records_writes_nothing() -> None:
@@ -188,9 +203,11 @@ def test_jobs_run_once_and_in_order() -> None:
     second.run()
 
 
-@pytest.mark.parametrize("method", ["pwritev", "sync_data"])
+@pytest.mark.parametrize("method", ["pwritev", "sync_data", "write_synced"])
 def test_failed_job_has_not_run(method: str) -> None:
     files, writer = make()
+    if method == "write_synced":
+        writer.sync()
     head = LogHead.at_start(HEADER)
     job = job_of(writer, head)
     head.place(job, draft(b"x"))

@@ -9,9 +9,10 @@ import pytest
 
 from rafter_storage.buffer import FragmentedBuffer, FragmentPool
 from rafter_storage.errors import DiskFull, Poisoned, StorageError
+from rafter_storage.file_system import REFUSALS
 from rafter_storage.segment import SegmentHeader, create_segment, segment_path, spare_path
 from rafter_storage.writer import DIRECT_BLOCK_BYTES, DIRECT_FLAGS, SegmentWriter
-from tests.storage.fake_file_system import FakeFileSystem
+from tests.storage.fake_file_system import CrashMode, FakeFileSystem
 from tests.storage.support import EIO, ENOSPC
 
 FIRST = SegmentHeader(1, 11, 0, 0, 1 << 16, 1)
@@ -38,6 +39,20 @@ def changing_calls(files: FakeFileSystem) -> list[tuple[str, str]]:
         for call in files.journal
         if call.method in ("pwritev", "sync_data", "rename", "unlink", "sync_directory", "allocate")
     ]
+
+
+def writing_calls(files: FakeFileSystem) -> list[str]:
+    """The writes and syncs since the last question."""
+    methods = ("pwritev", "write_synced", "sync_data")
+    found = [call.method for call in files.journal if call.method in methods]
+    files.journal.clear()
+    return found
+
+
+def lost_bytes(files: FakeFileSystem, expected: bytes) -> bool:
+    """Whether a crash now could cost the first segment something of these records."""
+    survivor = files.crash(CrashMode.LOST)
+    return not has_prefix(survivor, 1, expected)
 
 
 def has_prefix(files: FakeFileSystem, sequence: int, data: bytes) -> bool:
@@ -95,14 +110,16 @@ def test_old_segment_that_cannot_be_synced_gets_no_successor() -> None:
     writer.close()
 
 
-@pytest.mark.parametrize("method", ["pwritev", "sync_data"])
+@pytest.mark.parametrize("method", ["pwritev", "sync_data", "write_synced"])
 @pytest.mark.parametrize("number", [EIO, ENOSPC])
 def test_failed_writer_refuses_everything_without_trying(method: str, number: int) -> None:
     files, writer = make()
+    writer.sync()
     files.fail(method, 1, number)
     failing: dict[str, Callable[[], object]] = {
         "pwritev": lambda: writer.write(buffer_of(b"x"), 4096),
         "sync_data": writer.sync,
+        "write_synced": lambda: writer.write_synced(buffer_of(b"x"), 4096),
     }
     message = os.strerror(number)
     with pytest.raises(Poisoned, match=message):
@@ -110,6 +127,7 @@ def test_failed_writer_refuses_everything_without_trying(method: str, number: in
     files.journal.clear()
     actions: list[Callable[[], object]] = [
         lambda: writer.write(buffer_of(b"x"), 4096),
+        lambda: writer.write_synced(buffer_of(b"x"), 4096),
         writer.sync,
         lambda: writer.roll(1, SECOND, None),
         lambda: writer.start(1),
@@ -119,6 +137,108 @@ def test_failed_writer_refuses_everything_without_trying(method: str, number: in
         with pytest.raises(Poisoned, match=message):
             action()
     assert files.journal == []
+    writer.close()
+
+
+# ---- writes that are synced in the same call ---------------------------------------------------
+
+
+def test_write_behind_synced_bytes_is_synced_in_the_same_call() -> None:
+    files, writer = make()
+    writer.sync()
+    writing_calls(files)
+    writer.write_synced(buffer_of(b"one"), 4096)
+    writer.write_synced(buffer_of(b"two"), 4099)
+    assert writing_calls(files) == ["write_synced", "write_synced"]
+    assert not lost_bytes(files, b"onetwo")
+    writer.close()
+
+
+def test_write_behind_unsynced_bytes_makes_them_durable_too() -> None:
+    files, writer = make()
+    writer.sync()
+    for number in range(3):
+        writing_calls(files)
+        at = 4096 + number * 2000
+        writer.write(buffer_of(b"a" * 1000), at)
+        assert lost_bytes(files, b"a" * 1000) == (number == 0)
+        writer.write_synced(buffer_of(b"b" * 1000), at + 1000)
+        assert writing_calls(files) == ["pwritev", "pwritev", "sync_data"]
+        assert not lost_bytes(files, (b"a" * 1000 + b"b" * 1000) * (number + 1))
+    writer.write_synced(buffer_of(b"c"), 10096)
+    assert writing_calls(files) == ["write_synced"]
+    writer.close()
+
+
+def test_file_that_was_opened_as_it_stood_may_have_unsynced_bytes() -> None:
+    files, writer = make()
+    writer.write_synced(buffer_of(b"one"), 4096)
+    assert writing_calls(files) == ["pwritev", "sync_data"]
+    writer.close()
+
+
+def test_new_segment_has_no_unsynced_bytes_whatever_the_old_one_had() -> None:
+    files, writer = make()
+    writer.write(buffer_of(b"one"), 4096)
+    writer.roll(1, SECOND, None)
+    writing_calls(files)
+    writer.write_synced(buffer_of(b"two"), 4096)
+    assert writing_calls(files) == ["write_synced"]
+    survivor = files.crash(CrashMode.LOST)
+    assert has_prefix(survivor, 1, b"one\0")
+    assert has_prefix(survivor, 2, b"two\0")
+    writer.close()
+
+
+@pytest.mark.parametrize("short_bytes", [1, 2, 5])
+def test_rest_of_a_short_synced_write_is_synced_too(short_bytes: int) -> None:
+    files, writer = make()
+    writer.sync()
+    writing_calls(files)
+    files.short_write_bytes = short_bytes
+    writer.write_synced(buffer_of(b"abc", b"de"), 4096)
+    assert writing_calls(files) == ["write_synced"] * -(-5 // short_bytes)
+    assert not lost_bytes(files, b"abcde")
+    writer.close()
+
+
+@pytest.mark.parametrize("number", sorted(REFUSALS))
+def test_disk_that_refuses_synced_writes_is_asked_once(number: int) -> None:
+    files, writer = make()
+    writer.sync()
+    writing_calls(files)
+    files.fail("write_synced", 1, number)
+    writer.write_synced(buffer_of(b"one"), 4096)
+    assert writer.poison is None
+    writer.write_synced(buffer_of(b"two"), 4099)
+    two_calls = ["pwritev", "sync_data"]
+    assert writing_calls(files) == ["write_synced", *two_calls, *two_calls]
+    assert not lost_bytes(files, b"onetwo")
+    writer.close()
+
+
+def test_disk_that_has_taken_a_synced_write_cannot_refuse_the_next() -> None:
+    files, writer = make()
+    writer.sync()
+    writer.write_synced(buffer_of(b"one"), 4096)
+    files.fail("write_synced", 1, errno.EOPNOTSUPP)
+    writing_calls(files)
+    with pytest.raises(Poisoned, match=r"cannot write and sync .*0001\.log"):
+        writer.write_synced(buffer_of(b"two"), 4099)
+    assert writing_calls(files) == ["write_synced"]
+    writer.close()
+
+
+def test_interrupted_synced_write_poisons_too() -> None:
+    files, writer = make()
+    writer.sync()
+
+    def interrupted(_path: Path) -> bool:
+        raise KeyboardInterrupt
+
+    files.fail("write_synced", 1, EIO, interrupted)
+    with pytest.raises(Poisoned):
+        writer.write_synced(buffer_of(b"x"), 4096)
     writer.close()
 
 
@@ -234,6 +354,7 @@ def test_direct_writer_needs_no_sync() -> None:
     block = b"x" * DIRECT_BLOCK_BYTES
     writer.write(buffer_of(block, pool=pool), 4096)
     assert writer.sync() == 0.0
+    assert writer.write_synced(buffer_of(), 4096) == 0.0
     assert changing_calls(files) == [("pwritev", segment_path(Path(), 1).with_suffix(".tmp").name)]
     writer.roll(1, SECOND, None)
     writer.write(buffer_of(block, block, pool=pool), 8192)

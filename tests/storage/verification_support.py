@@ -13,11 +13,13 @@ from rafter_storage.data_directory import DataDirectory
 from rafter_storage.group_metadata import GroupMetadata
 from rafter_storage.identity import Identity
 from rafter_storage.record import RecordPrefix, align, decode_prefix, encode_prefix
+from rafter_storage.resharding import settle_layout
 from rafter_storage.segment import HEADER_BYTES, SegmentHeader, decode_header
 from rafter_storage.segment_manager import GroupChange, GroupWrite, SegmentManager
 from rafter_storage.snapshot_store import SnapshotStore
 from tests.storage.support import (
     MEMBERSHIP,
+    SEGMENT_BYTES,
     change,
     do_chores,
     entries,
@@ -226,7 +228,10 @@ def make_node(path: Path, shards: int = 2) -> None:
     """A node's data directory: four groups, and a snapshot of group 1 at 4 that its log names."""
     directory = DataDirectory.acquire(path)
     identity = Identity.load_or_create(
-        directory, cluster_name="demo", node_id=1, groups=4, replication=1, shards=shards
+        directory, cluster_name="demo", node_id=1, groups=4, replication=1
+    )
+    identity = settle_layout(
+        directory, identity, shards, place=group_place, segment_bytes=SEGMENT_BYTES
     )
     store = SnapshotStore(directory.snapshots_directory)
     store.open()
