@@ -8,7 +8,7 @@ answer is overdue.
 from typing import Any, Protocol
 
 from rafter_transport.exchanger import Channel
-from rafterd.engine import Post
+from rafterd.raft_post import Post
 from rafterd.requests import Reply, encode_replies
 
 WAITING_MAX = 4096

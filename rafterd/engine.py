@@ -17,10 +17,9 @@ responses) leave only then (architecture.md §5, §8.1; thesis 10.2.1).
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from rafter_core import (
-    DecodeError,
     HardState,
     Message,
     MessageKind,
@@ -28,12 +27,12 @@ from rafter_core import (
     RequestRefused,
     StepError,
 )
-from rafter_core.serializer import message_from_wire, message_to_wire
 from rafter_storage.errors import CorruptionError, DiskFull
 from rafter_storage.segment_manager import GroupWrite, SegmentManager, WriteJob
 from rafter_transport.exchanger import Channel
 from rafterd.flusher import Flusher, Job, make_flusher
 from rafterd.placement import shard_of_group
+from rafterd.raft_post import Post, RaftPost, ShardCounts, received
 from rafterd.replica import Replica
 from rafterd.shared import Counter
 
@@ -41,23 +40,6 @@ logger = logging.getLogger(__name__)
 
 JOBS_PER_CHORE = 16
 """How many writes go first, under load, before housekeeping may have the disk for a step."""
-
-
-class Post(Protocol):
-    """The part of the exchanger that the engine uses."""
-
-    def post(self, node: int, shard: int, channel: Channel, item: Any) -> bool:  # noqa: ANN401
-        """Queue one item for the next flush; False when it was refused."""
-
-    def flush(self) -> None:
-        """Send one frame to each destination with queued items."""
-
-
-class ShardCounts(Protocol):
-    """The part of the registry that the engine uses."""
-
-    def shard_count(self, node: int) -> int | None:
-        """Return how many shards `node` has, or None while it was never heard."""
 
 
 class _Stored(NamedTuple):
@@ -88,7 +70,7 @@ class Engine:
         self.on_condemned: Callable[[int], None] = _ignore
         self._loop = loop
         self._store = store
-        self._post = post
+        self._post = RaftPost(post, shard_counts)
         self._shard_counts = shard_counts
         self._counters = counters
         self._on_fatal = on_fatal
@@ -125,32 +107,31 @@ class Engine:
             self._is_scheduled = True
             self._loop.call_soon(self._round)
 
-    def receive(self, node: int, shard: int, items: Iterable[Any]) -> None:
+    def receive(self, channel: Channel, node: int, shard: int, items: Iterable[Any]) -> None:
         """Step raft messages from the shard (node, shard). Malformed ones raise DecodeError."""
-        replicas = self.replicas
-        for item in items:
-            group, message = message_from_wire(item)
-            replica = replicas.get(group)
-            if replica is None:
-                continue
-            if message.sender != node:
-                raise DecodeError(f"node {node} sent a message in the name of {message.sender}")
-            if message.kind is MessageKind.SNAPSHOT:
-                # Nothing here can install one. Logs are kept whole, so none is needed either.
-                logger.warning("group %d ignored a snapshot of node %d", group, node)
-                continue
-            try:
-                replica.node.step(message)
-            except (StepError, RequestRefused) as error:
-                logger.warning(
-                    "group %d refused a message of node %d, shard %d: %s", group, node, shard, error
-                )
-                continue
-            except CorruptionError as error:
-                self._condemn(replica, error)
-                continue
-            if replica.node.has_ready():
-                self.mark(replica)
+        for group, message in received(channel, node, items):
+            replica = self.replicas.get(group)
+            if replica is not None:
+                self._step(replica, shard, message)
+
+    def _step(self, replica: Replica, shard: int, message: Message) -> None:
+        group, node = replica.group, message.sender
+        if message.kind is MessageKind.SNAPSHOT:
+            # Nothing here can install one. Logs are kept whole, so none is needed either.
+            logger.warning("group %d ignored a snapshot of node %d", group, node)
+            return
+        try:
+            replica.node.step(message)
+        except (StepError, RequestRefused) as error:
+            logger.warning(
+                "group %d refused a message of node %d, shard %d: %s", group, node, shard, error
+            )
+            return
+        except CorruptionError as error:
+            self._condemn(replica, error)
+            return
+        if replica.node.has_ready():
+            self.mark(replica)
 
     def tick(self) -> None:
         """Advance the time of every group by one tick."""
@@ -230,7 +211,7 @@ class Engine:
             return
         ready = replica.take_ready()
         if ready.messages:
-            self._send(replica.group, ready.messages)
+            self._post.send(replica.group, ready.messages)
         if ready.must_sync or replica.readies_in_storage:
             # Without entries of its own a Ready may still speak of entries that are being synced.
             self._must_sync = self._must_sync or ready.must_sync
@@ -244,20 +225,10 @@ class Engine:
         if node.has_ready():
             self.mark(replica)
 
-    def _send(self, group: int, messages: list[Message]) -> None:
-        post = self._post.post
-        shard_count = self._shard_counts.shard_count
-        for message in messages:
-            node = message.to
-            shards = shard_count(node)
-            if shards is not None:
-                shard = shard_of_group(group, shards)
-                post(node, shard, Channel.RAFT, message_to_wire(group, message))
-
     def _stored(self, replica: Replica, ready: Ready) -> None:
         """Release what had to wait until `ready` was durable."""
         if ready.messages_after_sync:
-            self._send(replica.group, ready.messages_after_sync)
+            self._post.send(replica.group, ready.messages_after_sync)
         replica.node.storage_done(ready)
 
     # The log ----------------------------------------------------------------------------------

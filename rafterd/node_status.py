@@ -16,7 +16,7 @@ from rafter_transport.payload import PayloadError
 from rafter_transport.registry import Registry
 from rafterd import __version__
 from rafterd.config_schema import Config
-from rafterd.engine import Post
+from rafterd.raft_post import Post
 from rafterd.shared import Counter, GroupState, GroupWord, ShardState, SharedState
 
 logger = logging.getLogger(__name__)

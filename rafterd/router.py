@@ -34,10 +34,10 @@ from typing import Any
 from rafter_kv.batch import Batch, pack_commands
 from rafter_kv.reply_slot import Gather, ReplySlot, deliver
 from rafter_transport.exchanger import Channel
-from rafterd.engine import Post, ShardCounts
 from rafterd.group_service import GroupService
 from rafterd.outbound import Outbound, Route, poison_overtaken, poison_reads
 from rafterd.placement import shard_of_group
+from rafterd.raft_post import Post, ShardCounts
 from rafterd.requests import Reply, Request, Status, encode_request
 from rafterd.shared import Counter, GroupState, GroupWord, SharedState
 

@@ -26,7 +26,7 @@ from rafter_core import (
     RawNode,
     Update,
 )
-from rafter_core.serializer import message_from_wire, message_to_wire
+from rafter_core.serializer import message_to_wire
 from rafter_storage.file_system import Buffer, RealFileSystem
 from rafter_storage.segment_manager import (
     FoundedGroup,
@@ -38,6 +38,7 @@ from rafter_storage.segment_manager import (
 from rafter_transport.exchanger import Channel
 from rafter_transport.payload import pack_item, unpack
 from rafterd.engine import Engine
+from rafterd.raft_post import received
 from rafterd.replica import Replica
 from rafterd.shared import SharedState
 from tests.daemon.waiting import DEADLINE_SECONDS
@@ -140,8 +141,8 @@ class RecordingPost:
         self.sent: list[Sent] = []
 
     def post(self, node: int, shard: int, channel: Channel, item: Any) -> bool:
-        assert channel is Channel.RAFT
-        self.queued.append(Sent(node, shard, *message_from_wire(unpack(pack_item(item)))))
+        for group, message in received(channel, 1, [unpack(pack_item(item))]):
+            self.queued.append(Sent(node, shard, group, message))
         return True
 
     def flush(self) -> None:
@@ -312,7 +313,7 @@ class EngineBench:
         """Let a message of a peer arrive, of the present term unless given."""
         fields.setdefault("term", self.replica(group).node.term)
         message = Message(kind=kind, to=1, sender=sender, **fields)
-        self.engine.receive(sender, 0, [to_item(group, message)])
+        self.engine.receive(Channel.RAFT, sender, 0, [to_item(group, message)])
 
     def acknowledge(self, sender: int = 2, group: int = 1, index: int | None = None) -> None:
         last_index = self.replica(group).node.last_index
