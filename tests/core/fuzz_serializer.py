@@ -26,9 +26,12 @@ from hypothesis import strategies as st
 from rafter_core import serializer
 from rafter_core.entries import NUMBER_MAX, Entry, EntryKind
 from rafter_core.errors import DecodeError
+from rafter_core.heartbeats import heartbeats_from_wire, heartbeats_to_wire
 from rafter_core.membership import MEMBERS_MAX, Membership
 from rafter_core.messages import (
     APPEND,
+    HEARTBEAT,
+    HEARTBEAT_RESPONSE,
     PRE_VOTE,
     PROPOSE,
     REMOTE_KINDS,
@@ -212,6 +215,19 @@ nested = st.builds(
 )
 """Deeper than Python's recursion and msgpack's stack, with and without something behind it."""
 packed_entries = entries().map(serializer.pack_entries)
+packed_heartbeats = st.lists(
+    st.tuples(numbers, st.sampled_from([HEARTBEAT, HEARTBEAT_RESPONSE]), numbers, st.binary()),
+    min_size=1, max_size=4,
+).map(
+    lambda beats: pack(
+        heartbeats_to_wire(
+            [
+                (group, Message(kind=kind, to=1, sender=2, term=term, commit=term, context=context))
+                for group, kind, term, context in beats
+            ]
+        )
+    )
+)  # fmt: skip
 packed_memberships = memberships().map(serializer.pack_membership)
 packed_messages = st.builds(pack_message, numbers, messages())
 packed_snapshots = snapshots.map(lambda snapshot: pack(serializer.snapshot_to_wire(snapshot)))
@@ -341,9 +357,34 @@ def check_message(data: bytes) -> bool:
     return check_message_item(item)
 
 
+def check_heartbeats_item(item: object) -> bool:
+    """Decode heartbeats from a value that came out of a frame."""
+    try:
+        decoded = heartbeats_from_wire(item)
+    except DecodeError:
+        return False
+    assert decoded
+    for group, message in decoded:
+        assert message.kind in (HEARTBEAT, HEARTBEAT_RESPONSE)
+        assert_message(group, message)
+    assert heartbeats_to_wire(decoded) == item
+    return True
+
+
+def check_heartbeats(data: bytes) -> bool:
+    """Decode heartbeats from bytes, read as a receiver of frames reads them."""
+    try:
+        item = msgpack.unpackb(data)
+    except (ValueError, TypeError, RecursionError):
+        return False
+    return check_heartbeats_item(item)
+
+
 def check_bytes(data: bytes) -> bool:
     """Decode bytes as everything."""
-    return any([check_entries(data), check_membership(data), check_message(data)])
+    checks = (check_entries, check_membership, check_message, check_heartbeats)
+    accepted = [check(data) for check in checks]  # each of them, whatever the others say
+    return any(accepted)
 
 
 def check_nested(data: bytes) -> bool:
@@ -437,12 +478,14 @@ class Count:
 
 
 FAMILIES = [
-    Family("random bytes", 20, st.binary(max_size=100), check_bytes),
+    Family("random bytes", 12, st.binary(max_size=100), check_bytes),
     Family("deep nesting", 2, nested, check_nested),
     Family("mutated entries", 14, packed_entries, check_entries, mutated),
     Family("mutated memberships", 8, packed_memberships, check_membership, mutated),
     Family("mutated messages", 16, packed_messages, check_message, mutated),
     Family("mutated snapshots", 6, packed_snapshot_messages, check_message, mutated),
+    Family("mutated heartbeats", 4, packed_heartbeats, check_heartbeats, mutated),
+    Family("heartbeats nearly right", 4, packed_heartbeats, check_heartbeats_item, near_misses),
     Family("random structures", 4, junk, check_item),
     Family("messages nearly right", 8, packed_messages, check_message_item, near_misses),
     Family(
