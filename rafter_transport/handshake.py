@@ -3,9 +3,11 @@
 The dialling side sends a hello and waits. The accepting side answers with its own hello, or with
 the reason of its refusal and a closed connection. Each is one frame of at most HANDSHAKE_BYTES_MAX:
 
-    hello     ["rafter", 1, version_min, version_max, cluster_id, …]
+    hello     ["rafter", 1, version_min, version_max, cluster_id, …, lane]
     accepted  ["rafter", 2, version_min, version_max, cluster_id, …]
     refused   ["rafter", 3, code, text]
+
+The lane says what the connection is for; version 1 has no such field, and one lane.
 
 A later version may append fields to a hello and must not change those before them, so that two
 versions which cannot work together can still say so. Decoding is strict: the other end is
@@ -13,6 +15,7 @@ a stranger until it is checked.
 """
 
 import re
+from enum import IntEnum
 from typing import Any, NamedTuple
 
 import msgspec
@@ -20,13 +23,17 @@ import msgspec
 from rafter_transport.payload import PayloadError, unpack
 
 VERSION_MIN = 1
-VERSION_MAX = 1
+VERSION_MAX = 2
 """The versions of the peer protocol that this code speaks."""
+
+LANE_VERSION = 2
+"""The first version with a lane in its hello."""
 
 NODE_ID_MAX = (1 << 16) - 1
 SHARDS_MAX = 1024
 U64_MAX = (1 << 64) - 1
 TEXT_CHARACTERS_MAX = 512
+LANE_MAX = 255
 
 _MAGIC = "rafter"
 _HELLO, _ACCEPTED, _REFUSED = 1, 2, 3
@@ -34,8 +41,19 @@ _HOST = re.compile(r"[A-Za-z0-9._:%-]{0,255}")
 _encode = msgspec.msgpack.Encoder().encode
 
 
+class Lane(IntEnum):
+    """What a connection between nodes is for."""
+
+    EXCHANGE = 0
+    EXPRESS = 1
+
+
 class Hello(NamedTuple):
-    """Who one end is. `client_host` and `client_port` are where its node serves clients."""
+    """Who one end is, and which lane it wants.
+
+    `client_host` and `client_port` are where its node serves clients. `lane` may be one that this
+    version does not know; an answer's is 0.
+    """
 
     version_min: int
     version_max: int
@@ -46,6 +64,7 @@ class Hello(NamedTuple):
     shards: int
     client_host: str
     client_port: int
+    lane: int = Lane.EXCHANGE
 
 
 class Refusal(NamedTuple):
@@ -151,13 +170,17 @@ def common_version(local: Hello, remote: Hello) -> int:
 
 def validate_hello(hello: Hello) -> None:
     """Raise HandshakeError if a field of ours or of the peer's has a wrong type or range."""
-    *numbers, client_host, client_port = hello
-    if any(type(number) is not int for number in (*numbers, client_port)):
+    *numbers, client_host, client_port, lane = hello
+    if any(type(number) is not int for number in (*numbers, client_port)) or type(lane) not in (
+        int,
+        Lane,
+    ):
         raise HandshakeError("a hello's number is not a number")
     limits = (
         ("version_min", 1, U64_MAX), ("version_max", hello.version_min, U64_MAX),
         ("cluster_id", 0, U64_MAX), ("node_id", 1, NODE_ID_MAX), ("incarnation", 0, U64_MAX),
         ("shards", 1, SHARDS_MAX), ("shard", 0, hello.shards - 1), ("client_port", 0, 65535),
+        ("lane", 0, LANE_MAX if hello.version_max >= LANE_VERSION else 0),
     )  # fmt: skip
     for name, lowest, highest in limits:
         if not lowest <= getattr(hello, name) <= highest:
@@ -171,7 +194,7 @@ def validate_hello(hello: Hello) -> None:
 
 def _encode_fields(kind: int, hello: Hello) -> bytes:
     validate_hello(hello)
-    return _encode((_MAGIC, kind, *hello))
+    return _encode((_MAGIC, kind, *hello[: _field_count(hello.version_max)]))
 
 
 def _decode(payload: bytes) -> tuple[int, list[Any]]:
@@ -187,8 +210,15 @@ def _decode(payload: bytes) -> tuple[int, list[Any]]:
     return message[1], message[2:]
 
 
-def _hello_from_fields(fields: list[Any]) -> Hello:
+def _field_count(version_max: object) -> int:
+    """Return how many fields the hello has of an end whose highest version this is."""
     count = len(Hello._fields)
+    has_lane = type(version_max) is int and version_max >= LANE_VERSION
+    return count if has_lane else count - 1
+
+
+def _hello_from_fields(fields: list[Any]) -> Hello:
+    count = _field_count(fields[1] if len(fields) > 1 else None)
     if len(fields) < count:
         raise HandshakeError(f"hello with {len(fields)} fields, expected {count}")
     hello = Hello(*fields[:count])

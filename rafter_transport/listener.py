@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from typing import Protocol
 
 from rafter_transport.addresses import format_address
 from rafter_transport.counters import Counters
@@ -10,6 +11,7 @@ from rafter_transport.framing import FrameError
 from rafter_transport.handshake import (
     HandshakeError,
     Hello,
+    Lane,
     Refusal,
     check,
     decode_hello,
@@ -26,12 +28,32 @@ _logger = logging.getLogger(__name__)
 Receive = Callable[[SocketLink, int, int, bytes], None]
 
 
+class LaneEnd(Protocol):
+    """Who uses one accepted connection of a lane, in both directions, until it is lost."""
+
+    @property
+    def frame_bytes_max(self) -> int:
+        """The longest frame that is taken."""
+
+    def received(self, payload: bytes) -> None:
+        """Take one frame."""
+
+    def lost(self, link: SocketLink) -> None:
+        """Take note that the connection is gone. Called once."""
+
+
+OpenLane = Callable[[SocketLink, Hello], LaneEnd]
+
+
 class Listener:
     """One shard's peer port.
 
     `receive(link, node, shard, payload)` is called for each frame after the handshake, and
     `on_hello` with each hello that was found in order. At most one connection per (node, shard) is
     kept: a second one means that the peer has given the first up before we noticed.
+
+    That is the lane of the exchanger. `lanes` says who opens connections of the other lanes, of
+    which a peer may have several; a lane that nobody opens is refused.
     """
 
     def __init__(
@@ -53,10 +75,12 @@ class Listener:
         self.on_hello = on_hello
         self.loop = loop
         self.log = PeerLog(_logger)
+        self.lanes: dict[int, OpenLane] = {}
         self._server: asyncio.Server | None = None
         self._is_closed = False
         self._connections: set[Accepted] = set()
         self._by_peer: dict[tuple[int, int], Accepted] = {}
+        self._in_lanes: set[Accepted] = set()
 
     @property
     def port(self) -> int:
@@ -109,14 +133,18 @@ class Listener:
             return "this shard is closing"
         if len(self._connections) >= limits.connections_max:
             return f"{limits.connections_max} connections are open"
-        if len(self._connections) - len(self._by_peer) >= limits.handshaking_max:
+        shaken = len(self._by_peer) + len(self._in_lanes)
+        if len(self._connections) - shaken >= limits.handshaking_max:
             return f"{limits.handshaking_max} connections have not finished their handshake"
         self._connections.add(accepted)
         return None
 
     def welcome(self, accepted: "Accepted", remote: Hello) -> None:
-        """Make this the connection of its peer, in place of an older one."""
+        """Make this the connection of its peer, in place of an older one; a lane has many."""
         self.counters.connections_accepted_total += 1
+        if accepted.lane_end is not None:
+            self._in_lanes.add(accepted)
+            return
         key = (remote.node_id, remote.shard)
         older = self._by_peer.get(key)
         self._by_peer[key] = accepted
@@ -126,6 +154,7 @@ class Listener:
     def forget(self, accepted: "Accepted") -> None:
         """Drop a lost connection from the tables."""
         self._connections.discard(accepted)
+        self._in_lanes.discard(accepted)
         key = (accepted.node, accepted.shard)
         if self._by_peer.get(key) is accepted:
             del self._by_peer[key]
@@ -134,11 +163,12 @@ class Listener:
 class Accepted:
     """One accepted connection: first the handshake, against a deadline, then frames."""
 
-    __slots__ = ("_deadline", "_listener", "link", "node", "shard")
+    __slots__ = ("_deadline", "_listener", "lane_end", "link", "node", "shard")
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
         self._deadline: asyncio.TimerHandle | None = None
+        self.lane_end: LaneEnd | None = None
         self.node = 0
         self.shard = 0
         self.link = SocketLink(
@@ -178,6 +208,9 @@ class Accepted:
             self._refuse(self.link.peer_host, Refusal(error.code, str(error)))
             return
         refusal = check(listener.hello, remote) or listener.registry.check(remote)
+        open_lane = listener.lanes.get(remote.lane)
+        if refusal is None and remote.lane != Lane.EXCHANGE and open_lane is None:
+            refusal = Refusal("lane", f"lane {remote.lane} is not served here")
         if refusal is not None:
             peer = f"node {remote.node_id} shard {remote.shard} at {self.link.peer_host}"
             self._refuse(peer, refusal)
@@ -189,6 +222,10 @@ class Accepted:
         self.link.on_frame = self._frame_received
         self.link.set_frame_bytes_max(listener.limits.frame_bytes_max)
         self.link.send(encode_accepted(listener.hello))
+        if open_lane is not None:
+            self.lane_end = open_lane(self.link, remote)
+            self.link.on_frame = self.lane_end.received
+            self.link.set_frame_bytes_max(self.lane_end.frame_bytes_max)
         listener.welcome(self, remote)
         listener.on_hello(remote)
 
@@ -208,6 +245,8 @@ class Accepted:
             self._deadline.cancel()
         listener = self._listener
         listener.forget(self)
+        if self.lane_end is not None:
+            self.lane_end.lost(link)
         if isinstance(link.error, FrameError):
             listener.counters.bad_frames_total += 1
         if isinstance(link.error, HandshakeError | FrameError):

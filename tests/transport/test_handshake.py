@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from rafter_transport import HandshakeError, HandshakeRefusedError, Hello, Refusal
 from rafter_transport.handshake import (
+    Lane,
     check,
     common_version,
     decode_answer,
@@ -96,12 +97,36 @@ def test_a_field_out_of_range_is_refused_in_both_directions(name: str, value: An
 
 
 def test_fields_may_be_appended_by_later_versions_only() -> None:
-    later = make_hello(version_max=2)
+    later = make_hello(version_max=3)
     assert decode_hello(msgpack.packb(["rafter", 1, *later, "new field"])) == later
+    with pytest.raises(HandshakeError, match="hello with 11 fields, but version 2 has 10"):
+        decode_hello(msgpack.packb(["rafter", 1, *make_hello(version_max=2), "new field"]))
     with pytest.raises(HandshakeError, match="hello with 10 fields, but version 1 has 9"):
-        decode_hello(msgpack.packb(["rafter", 1, *make_hello(), "new field"]))
+        decode_hello(msgpack.packb(["rafter", 1, *make_hello()]))
     with pytest.raises(HandshakeError, match="hello with 8 fields, expected 9"):
-        decode_hello(msgpack.packb(["rafter", 1, *make_hello()[:-1]]))
+        decode_hello(msgpack.packb(["rafter", 1, *make_hello()[:-2]]))
+    with pytest.raises(HandshakeError, match="hello with 9 fields, expected 10"):
+        decode_hello(msgpack.packb(["rafter", 1, *make_hello(version_max=2)[:-1]]))
+
+
+def test_version_1_has_no_lane_on_the_wire_and_only_the_exchangers() -> None:
+    assert msgpack.unpackb(encode_hello(make_hello()))[2:] == [*make_hello()[:-1]]
+    assert decode_hello(encode_hello(make_hello())).lane == Lane.EXCHANGE
+    with pytest.raises(HandshakeError, match="lane = 1: must be from 0 to 0"):
+        encode_hello(make_hello(lane=Lane.EXPRESS))
+
+
+def test_a_lane_is_read_as_it_was_written_even_if_it_is_unknown() -> None:
+    for lane in (0, Lane.EXPRESS, 200):
+        hello = make_hello(version_max=2, lane=lane)
+        assert decode_hello(encode_hello(hello)).lane == lane
+    wrong_lanes: tuple[Any, ...] = (-1, 256, "1", None, True, 1.0)
+    for wrong_lane in wrong_lanes:
+        wrong = make_hello(version_max=2, lane=wrong_lane)
+        with pytest.raises(HandshakeError):
+            encode_hello(wrong)
+        with pytest.raises(HandshakeError):
+            decode_hello(msgpack.packb(["rafter", 1, *wrong]))
 
 
 @pytest.mark.parametrize(
