@@ -16,7 +16,7 @@ export PIP_ROOT_USER_ACTION := ignore
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv run cluster test tools lint format wheel bench fuzz mutate crash crash-real coverage coverage-core coverage-storage clean
+.PHONY: help venv run cluster test tools lint format wheel bench fuzz litmus mutate crash crash-real coverage coverage-core coverage-storage clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
@@ -84,10 +84,14 @@ wheel: $(STAMP) ## Build dist/*.whl and check that it works in an environment of
 	  assert sum(str(path).endswith("py.typed") for path in files("rafter")) == 5'
 	@ls dist
 
-bench: $(STAMP) ## Measure the core, the log, then one node and three nodes with redis-benchmark
+bench: $(STAMP) ## Measure core, log and transport, then one node and three nodes with redis-benchmark
 	$(BIN)/python -m bench.core
 	$(BIN)/python -m bench.storage
+	$(BIN)/python -m bench.transport
 	$(BIN)/python -m bench $(ARGS)
+
+litmus: $(STAMP) ## Race the sleeps and wake-ups of the rings a million times, two processes
+	$(BIN)/python -m tests.transport.litmus $(ARGS)
 
 fuzz: $(STAMP) ## Feed 200,000 inputs to the decoders of messages and of what is on disk
 	$(BIN)/python -m tests.core.fuzz_serializer $(ARGS)

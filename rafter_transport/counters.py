@@ -7,6 +7,8 @@ class Counters:
     `raft_dropped_total` counts refused RAFT items, which nobody sends again as such;
     `posts_refused_total` the refused items of the other channels, whose callers were told.
     `items_oversized_total` counts, within both, the items that no frame could hold.
+    `tls_refused_total` counts connections, dialled or accepted, that ended because one end did not
+    speak TLS or did not accept the other's certificate.
     """
 
     __slots__ = (
@@ -24,6 +26,7 @@ class Counters:
         "links_up_total",
         "posts_refused_total",
         "raft_dropped_total",
+        "tls_refused_total",
     )
 
     def __init__(self) -> None:
@@ -41,6 +44,7 @@ class Counters:
         self.connections_accepted_total = 0
         self.connections_over_limit_total = 0
         self.handshakes_refused_total = 0
+        self.tls_refused_total = 0
 
     def as_dict(self) -> dict[str, int]:
         """Return all totals by name."""

@@ -5,8 +5,8 @@ per destination of all that was posted. What arrives goes to the handler of its 
 items at once. The exchanger knows nothing of what the items mean.
 
 To other nodes each side dials: the connection that a shard dialled carries its sends, the
-one it accepted carries its receives. To the node's other shards there is one socketpair each, which
-carries both ways.
+one it accepted carries its receives. To the node's other shards there is one pair of rings in
+shared memory each, or one socketpair where rings are not to be had, which carries both ways.
 """
 
 import asyncio
@@ -28,6 +28,9 @@ from rafter_transport.payload import Channel, PayloadError, pack_item, unpack_pa
 from rafter_transport.peer_link import PeerLink
 from rafter_transport.peer_log import PeerLog
 from rafter_transport.registry import Registry
+from rafter_transport.ring_link import RingLink
+from rafter_transport.ring_pair import RingEnd, ShardEnd
+from rafter_transport.tls import PeerTls
 
 __all__ = ["Channel", "Exchanger", "Handler", "OnLinkState"]
 
@@ -35,6 +38,7 @@ _logger = logging.getLogger(__name__)
 
 Handler = Callable[[int, int, list[Any]], None]
 OnLinkState = Callable[[int, int, bool], None]
+ShardLink = RingLink | SocketLink
 
 
 class Exchanger:
@@ -59,11 +63,13 @@ class Exchanger:
         handlers: Mapping[Channel, Handler],
         on_link_state: OnLinkState,
         loop: asyncio.AbstractEventLoop,
-        shard_links: Mapping[int, socket.socket] | None = None,
+        shard_ends: Mapping[int, ShardEnd] | None = None,
         generator: random.Random | None = None,
+        tls: PeerTls | None = None,
     ) -> None:
-        """Take this shard's hello and the sockets to its sister shards (as by `attach_shard`).
+        """Take this shard's hello and the ends to its sister shards (as by `attach_shard`).
 
+        With `tls` all connections with other nodes use it, those that are dialled and the others.
         Raises HandshakeError or ValueError for an impossible hello or limit.
         """
         validate_hello(hello)
@@ -79,12 +85,13 @@ class Exchanger:
         self._on_link_state = on_link_state
         self._loop = loop
         self._generator = generator or random.Random()
+        self._tls = tls
         self._log = PeerLog(_logger)
         self._outboxes: dict[tuple[int, int], Outbox] = {}
         self._dirty: list[Outbox] = []
         self._peer_links: dict[tuple[int, int], tuple[PeerLink, asyncio.Task[None]]] = {}
-        self._shard_links: dict[int, SocketLink] = {}
-        self._open_links: set[SocketLink] = set()
+        self._shard_links: dict[int, ShardLink] = {}
+        self._open_links: set[ShardLink] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_closed = False
         self._listener = Listener(
@@ -95,9 +102,10 @@ class Exchanger:
             receive=self._receive,
             on_hello=self._learn,
             loop=loop,
+            tls=tls,
         )
-        for shard, stream in (shard_links or {}).items():
-            self.attach_shard(shard, stream)
+        for shard, end in (shard_ends or {}).items():
+            self.attach_shard(shard, end)
 
     @property
     def port(self) -> int:
@@ -169,32 +177,31 @@ class Exchanger:
         outbox = self._outboxes.get((node, shard))
         return 0 if outbox is None else outbox.pending_bytes
 
-    def attach_shard(self, shard: int, stream: socket.socket) -> None:
-        """Use one end of a socketpair as the link to a shard of this node; takes ownership of it.
+    def attach_shard(self, shard: int, end: ShardEnd) -> None:
+        """Use one end of a pair of rings or of a socketpair as the link to a shard of this node.
 
-        Replaces an earlier one, whose end is reported first. The new link is reported
-        up in a later loop iteration, or within `start`. If the other end closes, the link is down
-        until the next attach: the supervisor makes a new pair when it restarts a shard.
+        Takes ownership of it. Replaces an earlier one, whose end is reported first. The new link is
+        reported up in a later loop iteration, or within `start`. If the other end closes, or its
+        process ends, the link is down until the next attach: the supervisor makes a new pair when
+        it restarts a shard. An end that cannot be used is logged, and there is no link then.
         """
         if self._is_closed:
-            stream.close()
+            end.close()
             return
         if not 0 <= shard < self._hello.shards or shard == self._hello.shard:
-            stream.close()
+            end.close()
             raise ValueError(f"shard {shard} is not another of this node's {self._hello.shards}")
         older = self._shard_links.pop(shard, None)
         if older is not None:
             self._take_down(self._hello.node_id, shard, older)
             older.abort()
-        link = SocketLink(
-            self._limits.frame_bytes_max,
-            on_made=self._open_links.add,
-            on_frame=lambda payload: self._receive(link, self._hello.node_id, shard, payload),
-            on_lost=lambda lost: self._shard_lost(shard, lost),
-            loop=self._loop,
-        )
+        try:
+            link = self._make_shard_link(shard, end)
+        except (OSError, FrameError) as error:
+            _logger.error("shard %d: its link cannot be used: %s", shard, error)
+            return
         self._shard_links[shard] = link
-        task = self._loop.create_task(self._connect_shard(shard, stream, link))
+        task = self._loop.create_task(self._connect_shard(shard, end, link))
         self._tasks.add(task)
         task.add_done_callback(self._task_done)
 
@@ -246,6 +253,7 @@ class Exchanger:
             on_hello=self._learn,
             loop=self._loop,
             generator=self._generator,
+            tls=self._tls,
         )
         task = self._loop.create_task(peer_link.run())
         task.add_done_callback(self._task_done)
@@ -292,14 +300,38 @@ class Exchanger:
         self._open_links.discard(link)
         self._take_down(peer_link.node, peer_link.shard, link)
 
-    async def _connect_shard(self, shard: int, stream: socket.socket, link: SocketLink) -> None:
-        """Give a socketpair's end to the loop, and report the link up."""
+    def _make_shard_link(self, shard: int, end: ShardEnd) -> ShardLink:
+        def on_frame(payload: bytes) -> None:
+            self._receive(link, self._hello.node_id, shard, payload)
+
+        def on_lost(lost: ShardLink) -> None:
+            self._shard_lost(shard, lost)
+
+        link: ShardLink
+        frame_bytes_max, on_made = self._limits.frame_bytes_max, self._open_links.add
+        if isinstance(end, RingEnd):
+            link = RingLink(
+                end, frame_bytes_max,
+                on_made=on_made, on_frame=on_frame, on_lost=on_lost, loop=self._loop,
+            )  # fmt: skip
+        else:
+            link = SocketLink(
+                frame_bytes_max,
+                on_made=on_made, on_frame=on_frame, on_lost=on_lost, loop=self._loop,
+            )  # fmt: skip
+        return link
+
+    async def _connect_shard(self, shard: int, end: ShardEnd, link: ShardLink) -> None:
+        """Give a sister shard's end to the loop, and report the link up."""
         try:
-            stream.setblocking(False)
-            await self._loop.connect_accepted_socket(lambda: link, stream)
+            if isinstance(link, RingLink):
+                link.start()
+            elif isinstance(end, socket.socket):
+                end.setblocking(False)
+                await self._loop.connect_accepted_socket(lambda: link, end)
         except OSError as error:
-            stream.close()
-            _logger.error("shard %d: its socket cannot be used: %s", shard, error)
+            end.close()
+            _logger.error("shard %d: its link cannot be used: %s", shard, error)
             if self._shard_links.get(shard) is link:
                 del self._shard_links[shard]
             return
@@ -308,7 +340,7 @@ class Exchanger:
         elif not link.is_closing:
             self._take_up(self._hello.node_id, shard, link)
 
-    def _shard_lost(self, shard: int, link: SocketLink) -> None:
+    def _shard_lost(self, shard: int, link: ShardLink) -> None:
         self._open_links.discard(link)
         if isinstance(link.error, FrameError):
             self.counters.bad_frames_total += 1
@@ -350,7 +382,7 @@ class Exchanger:
             self.counters.posts_refused_total += 1
         return False
 
-    def _receive(self, link: SocketLink, node: int, shard: int, payload: bytes) -> None:
+    def _receive(self, link: ShardLink, node: int, shard: int, payload: bytes) -> None:
         """Deliver one frame; a peer that sends what makes no sense loses its connection."""
         if self._is_closed:
             return

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
-from rafter_transport.express_dial import Connect, LaneUser, dial_lane
+from rafter_transport.dial import Connect, LaneUser, dial_lane
 from rafter_transport.express_ends import Sink, SinkError, Source, make_workshop
 from rafter_transport.express_limits import ExpressLimits
 from rafter_transport.express_messages import BUSY, NUMBER_MAX, Offer

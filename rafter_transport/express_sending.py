@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 
 from rafter_transport.backoff import Backoff
-from rafter_transport.express_dial import LaneUser
+from rafter_transport.dial import LaneUser
 from rafter_transport.express_ends import Source, SourceError, Workshop
 from rafter_transport.express_messages import (
     Cancel,

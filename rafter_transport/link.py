@@ -2,10 +2,16 @@
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Callable
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from rafter_transport.framing import FrameDecoder, FrameError, frame_header
+from rafter_transport.tls import TlsRefusedError
+from rafter_transport.tls_session import TlsSession, describe
+
+_RECORD_BEGINNINGS = (b"\x15\x03", b"\x16\x03")
+"""How TLS begins: an alert or a hello. As the length of a frame it would be above any limit."""
 
 
 class Link(Protocol):
@@ -33,10 +39,13 @@ class SocketLink(asyncio.Protocol):
     gone, then with the reason in `error` (None: closed in order). No frame is delivered after
     `close` or `abort`. What `on_frame` raises goes to the loop's exception handler, as
     an error of our own, and the connection is lost.
+
+    With `tls` the frames are sealed. `on_made` comes before its handshake and `on_secure(link)`
+    behind it; what is sent earlier is lost. Frames of the peer can only come later.
     """
 
-    __slots__ = ("_decoder", "_is_closing", "_on_lost", "_on_made", "_transport", "error", "lost",
-                 "on_frame")  # fmt: skip
+    __slots__ = ("_decoder", "_is_closing", "_on_lost", "_on_made", "_on_secure", "_tls",
+                 "_transport", "error", "lost", "on_frame")  # fmt: skip
 
     def __init__(
         self,
@@ -45,12 +54,16 @@ class SocketLink(asyncio.Protocol):
         on_frame: Callable[[bytes], None],
         on_lost: Callable[["SocketLink"], None],
         on_made: Callable[["SocketLink"], None] | None = None,
+        on_secure: Callable[["SocketLink"], None] | None = None,
+        tls: TlsSession | None = None,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self.on_frame = on_frame
         self.error: Exception | None = None
         self.lost: asyncio.Future[None] = loop.create_future()
         self._on_made = on_made
+        self._on_secure = on_secure
+        self._tls = tls
         self._on_lost = on_lost
         self._decoder = FrameDecoder(frame_bytes_max)
         self._transport: asyncio.Transport | None = None
@@ -71,6 +84,10 @@ class SocketLink(asyncio.Protocol):
         """The other end's address, for logs."""
         name = None if self._transport is None else self._transport.get_extra_info("peername")
         return str(name[0]) if isinstance(name, tuple) and name else "unknown"
+
+    def peer_certificate(self) -> dict[str, Any] | None:
+        """Return the other end's verified certificate, as `ssl` decodes it; None without TLS."""
+        return None if self._tls is None else self._tls.peer_certificate()
 
     def set_frame_bytes_max(self, frame_bytes_max: int) -> None:
         """Change the limit from the next chunk on: a finished handshake earns larger frames."""
@@ -111,11 +128,19 @@ class SocketLink(asyncio.Protocol):
         """Send one frame. Never blocks; on a link that is closing the frame is lost."""
         if self._is_closing or self._transport is None:
             return
-        # uvloop writes both parts without joining them.
-        self._transport.writelines((frame_header(len(payload)), payload))
+        tls = self._tls
+        if tls is None:
+            # uvloop writes both parts without joining them.
+            self._transport.writelines((frame_header(len(payload)), payload))
+        elif tls.is_secure:
+            tls.seal(frame_header(len(payload)) + payload)
+            self._transport.write(tls.outgoing())
 
     def close(self) -> None:
         """Close once everything sent has left. Nothing is received from here on."""
+        if self._tls is not None and not self.is_closing:
+            self._tls.end()
+            self._write_outgoing(self._tls)
         self._is_closing = True
         if self._transport is not None:
             self._transport.close()
@@ -135,22 +160,36 @@ class SocketLink(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         if self._is_closing:
             self._transport.abort()
-        elif self._on_made is not None:
+            return
+        if self._on_made is not None:
             self._on_made(self)
+        if self._tls is not None and not self._is_closing:
+            self._tls.begin()
+            self._write_outgoing(self._tls)
 
     def data_received(self, data: bytes) -> None:
         """Cut the chunk into frames and deliver them, until one of them closes the link."""
         if self._is_closing:
             return
+        if self._tls is not None:
+            data = self._opened(self._tls, data)
         try:
             frames = self._decoder.feed(data)
         except FrameError as error:
-            self.abort(error)
+            is_record = self._tls is None and data.startswith(_RECORD_BEGINNINGS)
+            self.abort(
+                TlsRefusedError("the peer speaks TLS, and this end does not")
+                if is_record
+                else error
+            )
             return
         for frame in frames:
-            self.on_frame(frame)
+            # TLS may have ended on the way here.
             if self._is_closing:
                 return
+            self.on_frame(frame)
+        if self._tls is not None and self._tls.is_ended:
+            self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the owner, once."""
@@ -160,3 +199,28 @@ class SocketLink(asyncio.Protocol):
         self._on_lost(self)
         if not self.lost.done():
             self.lost.set_result(None)
+
+    # TLS.
+
+    def _opened(self, tls: TlsSession, data: bytes) -> bytes:
+        """Return what is in the bytes of a session; answer those that are about itself."""
+        was_secure = tls.is_secure
+        try:
+            opened = tls.receive(data)
+        except ssl.SSLError as error:
+            # Closed in order, so that the alert which tells the peer why still leaves.
+            self.error = self.error or TlsRefusedError(describe(error))
+            self._is_closing = True
+            self._write_outgoing(tls)
+            if self._transport is not None:
+                self._transport.close()
+            return b""
+        self._write_outgoing(tls)
+        if tls.is_secure and not was_secure and self._on_secure is not None:
+            self._on_secure(self)
+        return opened
+
+    def _write_outgoing(self, tls: TlsSession) -> None:
+        outgoing = tls.outgoing()
+        if outgoing and self._transport is not None:
+            self._transport.write(outgoing)

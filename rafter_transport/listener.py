@@ -22,6 +22,7 @@ from rafter_transport.limits import HANDSHAKE_BYTES_MAX, Limits
 from rafter_transport.link import SocketLink
 from rafter_transport.peer_log import PeerLog
 from rafter_transport.registry import Registry
+from rafter_transport.tls import PeerTls, TlsRefusedError
 
 _logger = logging.getLogger(__name__)
 
@@ -54,6 +55,9 @@ class Listener:
 
     That is the lane of the exchanger. `lanes` says who opens connections of the other lanes, of
     which a peer may have several; a lane that nobody opens is refused.
+
+    With `tls` a connection counts from the moment it is accepted, and its deadline covers TLS and
+    the handshake together; the certificate must be that of the node which the hello names.
     """
 
     def __init__(
@@ -66,6 +70,7 @@ class Listener:
         receive: Receive,
         on_hello: Callable[[Hello], None],
         loop: asyncio.AbstractEventLoop,
+        tls: PeerTls | None = None,
     ) -> None:
         self.hello = hello
         self.registry = registry
@@ -74,6 +79,7 @@ class Listener:
         self.receive = receive
         self.on_hello = on_hello
         self.loop = loop
+        self.tls = tls
         self.log = PeerLog(_logger)
         self.lanes: dict[int, OpenLane] = {}
         self._server: asyncio.Server | None = None
@@ -176,6 +182,7 @@ class Accepted:
             on_made=self._made,
             on_frame=self._hello_received,
             on_lost=self._lost,
+            tls=None if listener.tls is None else listener.tls.session(is_server=True),
             loop=listener.loop,
         )
 
@@ -207,10 +214,8 @@ class Accepted:
         except HandshakeError as error:
             self._refuse(self.link.peer_host, Refusal(error.code, str(error)))
             return
-        refusal = check(listener.hello, remote) or listener.registry.check(remote)
         open_lane = listener.lanes.get(remote.lane)
-        if refusal is None and remote.lane != Lane.EXCHANGE and open_lane is None:
-            refusal = Refusal("lane", f"lane {remote.lane} is not served here")
+        refusal = self._judge(remote)
         if refusal is not None:
             peer = f"node {remote.node_id} shard {remote.shard} at {self.link.peer_host}"
             self._refuse(peer, refusal)
@@ -228,6 +233,20 @@ class Accepted:
             self.link.set_frame_bytes_max(self.lane_end.frame_bytes_max)
         listener.welcome(self, remote)
         listener.on_hello(remote)
+
+    def _judge(self, remote: Hello) -> Refusal | None:
+        """Return why the sender of this hello is not let in, or None."""
+        listener = self._listener
+        if listener.tls is not None:
+            # First of all, as the rest is only what the peer says of itself.
+            stranger = listener.tls.check(self.link.peer_certificate(), remote.node_id)
+            if stranger is not None:
+                listener.counters.tls_refused_total += 1
+                return stranger
+        refusal = check(listener.hello, remote) or listener.registry.check(remote)
+        if refusal is None and remote.lane != Lane.EXCHANGE and remote.lane not in listener.lanes:
+            refusal = Refusal("lane", f"lane {remote.lane} is not served here")
+        return refusal
 
     def _refuse(self, peer: str, refusal: Refusal) -> None:
         """Answer with the reason and close; the deadline still ends one who does not read it."""
@@ -249,6 +268,8 @@ class Accepted:
             self.lane_end.lost(link)
         if isinstance(link.error, FrameError):
             listener.counters.bad_frames_total += 1
+        if isinstance(link.error, TlsRefusedError):
+            listener.counters.tls_refused_total += 1
         if isinstance(link.error, HandshakeError | FrameError):
             peer = link.peer_host
             if self.node:

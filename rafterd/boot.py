@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rafter_storage.identity import Identity
+    from rafter_transport.ring_pair import ShardEnd
     from rafterd.config import Config
     from rafterd.shared import SharedState
 
@@ -38,5 +39,5 @@ class ShardBoot:
     shared: SharedState
     control: socket.socket
     """SOCK_SEQPACKET to the supervisor."""
-    links: dict[int, socket.socket]
-    """SOCK_STREAM to each other shard that was alive at the fork; later ones come as messages."""
+    links: dict[int, ShardEnd]
+    """The end to each other shard that was alive at the fork; later ones come as messages."""

@@ -1,4 +1,4 @@
-"""What one key of the configuration demands of another: addresses, ports, membership, ticks.
+"""What one key of the configuration demands of another: addresses, ports, members, TLS, ticks.
 
 Each check yields problems instead of raising, so that a user reads all of them at once.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from rafter_transport.tls import check_name_pattern
 from rafterd.address import ADDRESS_FORM, PORT_MAX, Address, parse_address, parse_member
 from rafterd.config_schema import Config
 
@@ -38,6 +39,7 @@ def check(config: Config) -> list[Problem]:
     return [
         *_check_membership(config),
         *_check_ports(config),
+        *_check_tls(config),
         *_check_exposure(config),
         *_check_ticks(config),
         *_check_sizes(config),
@@ -168,15 +170,36 @@ def _check_neighbours(config: Config) -> Iterator[Problem]:
             )
 
 
+def _check_tls(config: Config) -> Iterator[Problem]:
+    """Which files belong together; whether they can be used is seen when a node starts."""
+    for key, section, needed in (
+        ("peer", config.peer, ("tls_certificate", "tls_key", "tls_ca")),
+        ("client", config.client, ("tls_certificate", "tls_key")),
+    ):
+        given = [name for name in (*needed, "tls_ca") if getattr(section, name)]
+        for name in dict.fromkeys((*needed, "tls_ca")):
+            value = getattr(section, name)
+            if "\0" in value:
+                yield Problem(f"{key}.{name}", value, "a path, without a NUL character")
+            if given and not value and name in needed:
+                yield Problem(
+                    f"{key}.{name}", value, f"a file, since {key}.{given[0]} is set: TLS needs both"
+                )
+    problem = check_name_pattern(config.peer.tls_name)
+    if problem is not None:
+        yield Problem("peer.tls_name", config.peer.tls_name, problem)
+
+
 def _check_exposure(config: Config) -> Iterator[Problem]:
-    if not config.peer.address.is_loopback and not config.peer.insecure:
-        yield Problem(
-            "peer.listen",
-            config.peer.listen,
-            "a loopback address, unless peer.insecure = true: links between nodes have no TLS yet, "
-            "so anyone who reaches this port can read and change all data; set it only on a "
-            "network that you trust",
-        )
+    for key, section in (("peer", config.peer), ("client", config.client)):
+        if not (section.address.is_loopback or section.has_tls or section.insecure):
+            yield Problem(
+                f"{key}.listen",
+                section.listen,
+                f"a loopback address, unless {key}.tls_certificate and {key}.tls_key are set, or "
+                f"{key}.insecure = true: without TLS anyone who reaches this port can read and "
+                "change all data; set it only on a network that you trust",
+            )
     own = config.nodes.get(config.node.id, config.peer.address)
     client = config.client
     if client.address.is_wildcard and not client.announce_host and own.is_wildcard:

@@ -13,6 +13,7 @@ import msgspec
 import xxhash
 from msgspec import Meta
 
+from rafter_transport.tls import NAME_PATTERN
 from rafterd.address import Address, parse_address, parse_member
 from rafterd.placement import group_members, groups_of_node
 
@@ -25,6 +26,7 @@ Bytes = Annotated[int, Meta(ge=1024, le=1 << 40)]
 Seconds = Annotated[float, Meta(ge=0.01, le=86400)]
 Ticks = Annotated[int, Meta(ge=1, le=10_000)]
 NodeId = Annotated[int, Meta(ge=1, le=65535)]
+File = Annotated[str, Meta(max_length=1024)]
 
 
 class NodeSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -33,6 +35,7 @@ class NodeSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     id: NodeId = 1
     data_dir: Annotated[str, Meta(min_length=1, max_length=1024)] = "data/rafterd"
     shards: Annotated[int, Meta(ge=0, le=SHARDS_MAX)] = 0
+    shard_links: Literal["auto", "ring", "socket"] = "auto"
     drain_seconds: Annotated[float, Meta(ge=0, le=3600)] = 10.0
     watchdog_seconds: Annotated[float, Meta(ge=1, le=3600)] = 10.0
     start_seconds_max: Annotated[float, Meta(ge=1, le=86400)] = 300.0
@@ -42,6 +45,10 @@ class ClientSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """[client]: the RESP listeners and the bounds on what one client may use."""
 
     listen: str = "127.0.0.1:7379"
+    insecure: bool = False
+    tls_certificate: File = ""
+    tls_key: File = ""
+    tls_ca: File = ""
     announce_host: Annotated[str, Meta(max_length=253)] = ""
     connections_max: Count = 10_000
     request_timeout_seconds: Seconds = 5.0
@@ -70,12 +77,21 @@ class ClientSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Port on which one shard alone listens for clients."""
         return self.port + 1 + shard
 
+    @property
+    def has_tls(self) -> bool:
+        """Whether the listeners speak TLS, and nothing else."""
+        return bool(self.tls_certificate)
+
 
 class PeerSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """[peer]: the listeners for other nodes and the bounds on their links."""
 
     listen: str = "127.0.0.1:17379"
     insecure: bool = False
+    tls_certificate: File = ""
+    tls_key: File = ""
+    tls_ca: File = ""
+    tls_name: str = NAME_PATTERN
     frame_bytes_max: Annotated[int, Meta(ge=64 << 10, le=1 << 30)] = 64 << 20
     pending_bytes_max: Annotated[int, Meta(ge=64 << 10, le=1 << 32)] = 128 << 20
     connections_max: Count = 1024
@@ -100,6 +116,11 @@ class PeerSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def shard_port(self, shard: int) -> int:
         """Port on which one shard listens for the shards of other nodes."""
         return self.port + shard
+
+    @property
+    def has_tls(self) -> bool:
+        """Whether the listeners speak TLS, and nothing else."""
+        return bool(self.tls_certificate)
 
 
 class HttpSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

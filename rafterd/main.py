@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from rafterd import __version__
+from rafterd.certificate_commands import cert
 from rafterd.config import ConfigError, LoadedConfig, load_config
 from rafterd.config_describe import to_toml
 from rafterd.storage_commands import snapshot, wal
@@ -91,6 +92,7 @@ def main(
     sys.exit(run_node(loaded.config, reload=reload, is_banner=is_banner))
 
 
+main.add_command(cert)
 main.add_command(wal)
 main.add_command(snapshot)
 

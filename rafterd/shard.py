@@ -9,7 +9,6 @@ import gc
 import logging
 import os
 import signal
-import socket
 import time
 import traceback
 
@@ -19,6 +18,7 @@ from rafter_storage.errors import StorageError
 from rafterd.boot import EXIT_FAILURE, EXIT_OK, ShardBoot
 from rafterd.control import ControlError, receive_control, send_control, send_fatal
 from rafterd.logs import set_level
+from rafterd.shard_links import received_end
 from rafterd.shard_services import ShardServices
 from rafterd.shared import Counter, ShardState
 
@@ -181,12 +181,13 @@ class ShardMain:
             if message is None:
                 logger.error("the supervisor is gone")
                 os._exit(EXIT_FAILURE)
-            if message.name == "link" and message.descriptors:
-                other = message.arguments[0]
-                stream = socket.socket(fileno=message.descriptors[0])
-                stream.setblocking(False)
-                assert isinstance(other, int)
-                self._services.exchanger.attach_shard(other, stream)
+            if message.name in ("link", "rings"):
+                try:
+                    shard, end = received_end(message)
+                except ControlError as error:
+                    logger.error("control socket: %s", error)
+                else:
+                    self._services.exchanger.attach_shard(shard, end)
             elif message.name == "log":
                 set_level(str(message.arguments[0]))
 

@@ -13,9 +13,11 @@ import socket
 from collections import deque
 from collections.abc import Callable
 
+from rafter_transport.ring_pair import ShardEnd
 from rafterd import logs
 from rafterd.boot import EXIT_FAILURE, ShardBoot
 from rafterd.control import ControlMessage, receive_control, send_control
+from rafterd.shard_links import send_end
 from rafterd.shared import Counter, SharedState
 
 logger = logging.getLogger(__name__)
@@ -57,7 +59,7 @@ class ShardProcess:
         self._pulse = 0
         self._failures = 0
         self._fatal_at: deque[float] = deque(maxlen=FATAL_COUNT_MAX)
-        self._links_unsent: dict[int, socket.socket] = {}
+        self._links_unsent: dict[int, ShardEnd] = {}
         self._log_level_unsent: str | None = None
         self._generator = generator
 
@@ -127,8 +129,8 @@ class ShardProcess:
                 os.close(descriptor)
         return message
 
-    def queue_link(self, other: int, link: socket.socket) -> None:
-        """Pass it a socket to another shard; a newer one replaces one that is still unsent."""
+    def queue_link(self, other: int, link: ShardEnd) -> None:
+        """Pass it the end to another shard; a newer one replaces one that is still unsent."""
         if old := self._links_unsent.pop(other, None):
             old.close()
         self._links_unsent[other] = link
@@ -150,8 +152,7 @@ class ShardProcess:
         try:
             while self._links_unsent:
                 other = next(iter(self._links_unsent))
-                link = self._links_unsent[other]
-                send_control(self.control, "link", other, descriptors=(link.fileno(),))
+                send_end(self.control, other, self._links_unsent[other])
                 self._links_unsent.pop(other).close()
             if self._log_level_unsent is not None:
                 send_control(self.control, "log", self._log_level_unsent)

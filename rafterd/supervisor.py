@@ -2,7 +2,7 @@
 
 One process, one thread, one selectors loop over signals, control sockets and HTTP. It runs no raft
 and imports no event loop, so what the shards inherit by the fork is small and at rest. A shard
-that dies is started again with backoff, and the others are handed fresh sockets to it; a shard
+that dies is started again with backoff, and the others are handed fresh links to it; a shard
 that stops moving is killed first. When the supervisor dies, its control sockets close and every
 shard exits.
 """
@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from rafter_transport.ring_pair import ShardEnd
 from rafterd.boot import EXIT_CONFIG, EXIT_FAILURE, EXIT_OK, ShardBoot
 from rafterd.config import Config
 from rafterd.control import ControlError
@@ -27,6 +28,7 @@ from rafterd.health import ShardFact
 from rafterd.http_server import Handler, HttpLimits, HttpServer
 from rafterd.notify import Notifier
 from rafterd.select_loop import run_turn
+from rafterd.shard_links import ShardLinks
 from rafterd.shard_process import RunShard, ShardProcess, fork_shard
 from rafterd.shared import SharedState
 from rafterd.signals import SignalPipe
@@ -79,6 +81,7 @@ class Supervisor:
         self._reload_log_level = reload_log_level
         generator = random.Random()
         self._shards = [ShardProcess(shard, generator) for shard in range(config.node.shards)]
+        self._links = ShardLinks(config.node.shard_links)
         self._selector = selectors.DefaultSelector()
         self._signals: SignalPipe | None = None
         self._http: HttpServer | None = None
@@ -139,20 +142,20 @@ class Supervisor:
 
     def _start_all(self) -> None:
         count = len(self._shards)
-        links: list[dict[int, socket.socket]] = [{} for _ in range(count)]
+        links: list[dict[int, ShardEnd]] = [{} for _ in range(count)]
         for one in range(count):
             for other in range(one):
-                links[one][other], links[other][one] = _link_pair()
+                links[one][other], links[other][one] = self._links.make()
         for each in self._shards:
             later = [link for rest in links[each.shard + 1 :] for link in rest.values()]
             self._start(each, links[each.shard], later)
 
     def _restart(self, dead: ShardProcess) -> None:
         dead.restarts += 1
-        links: dict[int, socket.socket] = {}
+        links: dict[int, ShardEnd] = {}
         for other in self._shards:
             if other is not dead and other.is_running:
-                links[other.shard], theirs = _link_pair()
+                links[other.shard], theirs = self._links.make()
                 other.queue_link(dead.shard, theirs)
         self._start(dead, links, [])
         for other in self._shards:
@@ -161,10 +164,10 @@ class Supervisor:
     def _start(
         self,
         each: ShardProcess,
-        links: dict[int, socket.socket],
-        foreign: list[socket.socket],
+        links: dict[int, ShardEnd],
+        foreign: list[ShardEnd],
     ) -> None:
-        """Fork one shard. `foreign` are sockets of this process that are not for the child."""
+        """Fork one shard. `foreign` are ends in this process that are not for the child."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         theirs.setblocking(False)
@@ -421,10 +424,3 @@ class Supervisor:
     def _status(self) -> str:
         serving = sum(each.is_serving for each in self._shards)
         return status_line(self._config, self._shared, self._local_groups, serving)
-
-
-def _link_pair() -> tuple[socket.socket, socket.socket]:
-    one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    one.setblocking(False)
-    other.setblocking(False)
-    return one, other

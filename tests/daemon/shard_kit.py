@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,6 +17,7 @@ from rafter_storage.identity import Identity
 from rafter_storage.segment_manager import SegmentManager
 from rafter_transport import Channel
 from rafter_transport.handshake import VERSION_MAX, VERSION_MIN, Hello
+from rafter_transport.ring_pair import ShardEnd
 from rafterd.boot import ShardBoot
 from rafterd.config import Config, load_config
 from rafterd.control import ControlMessage, receive_control
@@ -65,7 +67,7 @@ def make_boot(
     *,
     shard: int = 0,
     shared: SharedState | None = None,
-    links: dict[int, socket.socket] | None = None,
+    links: Mapping[int, ShardEnd] | None = None,
 ) -> ShardBoot:
     """Return what the supervisor would hand to a shard; makes its log."""
     directory = shard_directory(Path(config.node.data_dir), LAYOUT, shard)
@@ -78,7 +80,7 @@ def make_boot(
         LAYOUT,
     )  # fmt: skip
     shared = shared or SharedState(config.node.shards, config.cluster.groups)
-    return ShardBoot(config, identity, shard, shared, control, links or {})
+    return ShardBoot(config, identity, shard, shared, control, dict(links or {}))
 
 
 def segment_of(config: Config, shard: int = 0) -> Path:
@@ -195,7 +197,7 @@ class ForkedShard:
         *,
         shard: int = 0,
         shared: SharedState | None = None,
-        links: dict[int, socket.socket] | None = None,
+        links: Mapping[int, ShardEnd] | None = None,
         entry_point: RunShard = run_shard,
     ) -> None:
         self.config = config

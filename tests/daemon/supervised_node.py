@@ -14,10 +14,12 @@ import socket
 import sys
 from pathlib import Path
 
+from rafter_transport.ring_pair import RingEnd, ShardEnd
 from rafterd.boot import EXIT_CONFIG, ShardBoot
 from rafterd.config import LoadedConfig, load_config
 from rafterd.control import ControlMessage, receive_control, send_control, send_fatal
 from rafterd.node import run_node
+from rafterd.shard_links import received_end
 from rafterd.shared import Counter, GroupState, GroupWord
 
 
@@ -35,6 +37,15 @@ def receive(link: socket.socket) -> bytes:
         return link.recv(1000)
     except ConnectionResetError:
         return b""
+
+
+def stream_of(end: ShardEnd) -> socket.socket:
+    """Return the socket to another shard; the lifeline, where rings connect them."""
+    return end.lifeline if isinstance(end, RingEnd) else end
+
+
+def descriptors_of(end: ShardEnd) -> tuple[int, ...]:
+    return end.descriptors if isinstance(end, RingEnd) else (end.fileno(),)
 
 
 def serve_groups(boot: ShardBoot) -> None:
@@ -55,7 +66,8 @@ class Shard:
         is_deaf: bool = False,
         is_still: bool = False,
     ) -> None:
-        self.boot, self.links = boot, dict(boot.links)
+        self.boot = boot
+        self.links = {other: stream_of(end) for other, end in boot.links.items()}
         self.drain_status, self.is_deaf, self.is_still = drain_status, is_deaf, is_still
         self.is_told = False
         self.wake_reader, self.wake_writer = socket.socketpair()
@@ -104,12 +116,11 @@ class Shard:
         return None
 
     def on_message(self, message: ControlMessage) -> None:
-        if message.name == "link":
-            (other,) = message.arguments
-            assert isinstance(other, int)
+        if message.name in ("link", "rings"):
+            other, end = received_end(message)
             if old := self.links.pop(other, None):
                 old.close()
-            self.links[other] = socket.socket(fileno=message.descriptors[0])
+            self.links[other] = stream_of(end)
             greet(self.links[other], f"hello again from {self.boot.shard};")
             say(self.boot, "linked", other)
         else:
@@ -165,7 +176,9 @@ def raising(boot: ShardBoot) -> int:
 
 def descriptors(boot: ShardBoot) -> int:
     """Say which sockets are open besides the shard's own."""
-    own = {boot.control.fileno(), *(link.fileno() for link in boot.links.values()), 0, 1, 2}
+    own = {boot.control.fileno(), 0, 1, 2}
+    for end in boot.links.values():
+        own.update(descriptors_of(end))
     foreign = []
     for name in os.listdir("/proc/self/fd"):
         try:

@@ -117,8 +117,8 @@ def test_all_wrong_keys_are_reported_at_once_with_their_lines(write: Write) -> N
         f'{path}:2: node.id: found "x"; allowed: an integer from 1 to 65535',
         f"{path}:3: node.shards: found 65; allowed: an integer from 0 to 64",
         (
-            f"{path}:4: node.foo: unknown key; known: id, data_dir, shards, drain_seconds, "
-            "watchdog_seconds, start_seconds_max"
+            f"{path}:4: node.foo: unknown key; known: id, data_dir, shards, shard_links, "
+            "drain_seconds, watchdog_seconds, start_seconds_max"
         ),
         f'{path}:8: log.level: found "loud"; allowed: "debug" or "error" or "info" or "warning"',
         (

@@ -6,6 +6,9 @@ from rafterd.config_check import listening_ports
 THREE = "1@127.0.0.1:17379,2@127.0.0.1:17479,3@127.0.0.1:17579"
 
 
+PEER_TLS = {"peer__tls_certificate": "crt", "peer__tls_key": "key", "peer__tls_ca": "ca"}
+
+
 def complaints(**settings: str) -> dict[str, str]:
     """Return {key: what is allowed} of a configuration that must be refused."""
     overrides = {"node.shards": "2"} | {k.replace("__", "."): v for k, v in settings.items()}
@@ -43,7 +46,7 @@ def test_a_node_listens_on_the_documented_ports() -> None:
         ({"http__listen": "127.0.0.1:17380"}, "http.listen", "peers of shard 1"),
         ({"peer__listen": "127.0.0.1:7378"}, "peer.listen", "clients of all shards"),
         ({"peer__listen": "127.0.0.1:7381"}, "peer.listen", "clients of shard 1"),
-        ({"client__listen": "0.0.0.0:9378", "client__announce_host": "h"}, "http.listen", "9379"),
+        ({"client__listen": "0.0.0.0:9378", "client__insecure": "true"}, "http.listen", "9379"),
         ({"client__listen": "localhost:9378"}, "http.listen", "clients of shard 0"),
     ],
 )
@@ -117,12 +120,41 @@ def test_replication_is_bounded_by_the_nodes() -> None:
 @pytest.mark.parametrize("listen", ["0.0.0.0:17379", "10.1.2.3:17379", "db1.example:17379"])
 def test_a_peer_listener_beyond_loopback_must_be_called_insecure(listen: str) -> None:
     found = complaints(peer__listen=listen)
-    assert "unless peer.insecure = true" in found["peer.listen"]
+    assert "or peer.insecure = true" in found["peer.listen"]
     accepted(peer__listen=listen, peer__insecure="true")
+    accepted(peer__listen=listen, **PEER_TLS)
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0:7379", "10.1.2.3:7379", "db1.example:7379"])
+def test_a_client_listener_beyond_loopback_has_tls_or_must_be_called_insecure(listen: str) -> None:
+    found = complaints(client__listen=listen)
+    assert "or client.insecure = true" in found["client.listen"]
+    accepted(client__listen=listen, client__insecure="true")
+    accepted(client__listen=listen, client__tls_certificate="crt", client__tls_key="key")
+
+
+def test_the_files_of_tls_come_together() -> None:
+    accepted(**PEER_TLS)
+    for missing in PEER_TLS:
+        found = complaints(**{key: value for key, value in PEER_TLS.items() if key != missing})
+        assert list(found) == [missing.replace("__", ".")]
+        assert "a file, since peer.tls_" in found[missing.replace("__", ".")]
+    # The authority of clients is theirs to choose: without one they need no certificate.
+    client = {"client__tls_certificate": "crt", "client__tls_key": "key"}
+    accepted(**client, client__tls_ca="ca")
+    assert list(complaints(client__tls_ca="ca")) == ["client.tls_certificate", "client.tls_key"]
+    assert list(complaints(client__tls_key="key")) == ["client.tls_certificate"]
+    assert "client.tls_key" in complaints(client__tls_certificate="crt", client__tls_key="a\0b")
+
+
+def test_a_name_of_nodes_has_the_id_in_it() -> None:
+    accepted(peer__tls_name="n{id}.blue.example.org")
+    for wrong in ("node", "{id}-{id}", "node {id}"):
+        assert "host name" in complaints(peer__tls_name=wrong)["peer.tls_name"]
 
 
 def test_a_wildcard_listener_needs_a_name_for_clients() -> None:
-    wild = {"client__listen": "0.0.0.0:7379"}
+    wild = {"client__listen": "0.0.0.0:7379", "client__insecure": "true"}
     open_peer = {"peer__listen": "0.0.0.0:17379", "peer__insecure": "true"}
     assert accepted(**wild).announce_host == "127.0.0.1"
     assert "client.announce_host" in complaints(**wild, **open_peer)

@@ -33,7 +33,7 @@ def test_the_status_line_counts_shards_groups_and_leaders() -> None:
 def test_the_banner_shows_commands_that_reach_the_node(
     listen: str, command: str, endpoint: str
 ) -> None:
-    text = banner(load(client__listen=listen))
+    text = banner(load(client__listen=listen, client__insecure="true"))
     assert f"  {command}\n" in text
     assert f"  rafter-cli --endpoints {endpoint} put greeting hello\n" in text
 

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from tests.daemon.waiting import DEADLINE_SECONDS, free_port_range, wait_readable, wait_until
+from tests.transport.support import every_kind_of_link
 
 
 class RunningNode:
@@ -133,8 +134,9 @@ def is_gone(pid: int) -> bool:
         return True
 
 
-def test_shards_are_linked_pairwise_from_the_start(start_node: StartNode) -> None:
-    node = start_node("serve", shards=3)
+@every_kind_of_link
+def test_shards_are_linked_pairwise_from_the_start(start_node: StartNode, kind: str) -> None:
+    node = start_node("serve", shards=3, node__shard_links=kind)
     node.expect(r"\d serving \d+ \d \d", 3)
     for shard in range(3):
         for other in {0, 1, 2} - {shard}:
@@ -185,8 +187,11 @@ def test_a_second_sigint_stops_at_once(start_node: StartNode) -> None:
     assert node.wait() == 1
 
 
-def test_a_killed_shard_is_restarted_and_linked_to_the_others_again(start_node: StartNode) -> None:
-    node = start_node("serve", shards=3)
+@every_kind_of_link
+def test_a_killed_shard_is_restarted_and_linked_to_the_others_again(
+    start_node: StartNode, kind: str
+) -> None:
+    node = start_node("serve", shards=3, node__shard_links=kind)
     node.expect(r"\d heard \d hello from .*", 6)
     old = node.pids()
     os.kill(old[1], signal.SIGKILL)
@@ -291,8 +296,9 @@ def test_a_port_in_use_is_refused_by_name(
     assert expected in node.log()
 
 
-def test_a_child_has_no_descriptors_of_the_supervisor(start_node: StartNode) -> None:
-    node = start_node("descriptors", shards=3)
+@every_kind_of_link
+def test_a_child_has_no_descriptors_of_the_supervisor(start_node: StartNode, kind: str) -> None:
+    node = start_node("descriptors", shards=3, node__shard_links=kind)
     node.expect(r"\d serving .*", 3)
     first = [match[1] for match in node.expect(r"\d descriptors (.*)", 3)]
     os.kill(node.pids()[1], signal.SIGKILL)

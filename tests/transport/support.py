@@ -6,7 +6,7 @@ import gc
 import logging
 import random
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -15,6 +15,8 @@ import uvloop
 
 from rafter_transport import Channel, Exchanger, Hello, Limits, Registry
 from rafter_transport.framing import HEADER_BYTES, frame_header
+from rafter_transport.ring_pair import ShardEnd, is_supported
+from rafter_transport.tls import PeerTls
 
 DEADLINE_SECONDS = 20.0
 HOST = "127.0.0.1"
@@ -23,6 +25,14 @@ Result = TypeVar("Result")
 
 LOOPS = ("asyncio", "asyncio-debug", "uvloop")
 every_loop = pytest.mark.parametrize("loop_kind", LOOPS)
+
+KINDS_OF_LINK = (
+    "socket",
+    pytest.param(
+        "ring", marks=pytest.mark.skipif(not is_supported(), reason="no rings on this machine")
+    ),
+)
+every_kind_of_link = pytest.mark.parametrize("kind", KINDS_OF_LINK)
 
 QUICK = Limits(
     reconnect_base_seconds=0.001,
@@ -142,8 +152,9 @@ class Peer:
         nodes: dict[int, tuple[str, int]],
         *,
         limits: Limits = QUICK,
-        shard_links: dict[int, socket.socket] | None = None,
+        shard_ends: Mapping[int, ShardEnd] | None = None,
         recorder: Recorder | None = None,
+        tls: PeerTls | None = None,
     ) -> None:
         self.hello = hello
         self.recorder = recorder or Recorder()
@@ -155,8 +166,9 @@ class Peer:
             handlers=self.recorder.handlers(),
             on_link_state=self.recorder.link_state,
             loop=asyncio.get_running_loop(),
-            shard_links=shard_links,
+            shard_ends=shard_ends,
             generator=random.Random(1),
+            tls=tls,
         )
 
     @property

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from rafter_core.errors import DecodeError
 from rafter_transport import Channel, Exchanger, Limits, PayloadError, Registry
 from rafter_transport.handshake import HandshakeError, encode_accepted
+from rafter_transport.ring_pair import ShardEnd, is_supported, make_ring_pair
 from tests.transport.support import (
     HOST,
     QUICK,
@@ -18,6 +20,7 @@ from tests.transport.support import (
     RawServer,
     Recorder,
     addresses,
+    every_kind_of_link,
     every_loop,
     make_hello,
     run,
@@ -205,13 +208,22 @@ def test_the_pending_limit_holds_at_its_edge(loop_kind: str) -> None:
     run(loop_kind, main())
 
 
+MAKE_ENDS: dict[str, Callable[[], tuple[ShardEnd, ShardEnd]]] = {
+    "socket": socket.socketpair,
+    "ring": make_ring_pair,
+}
+
+
 @every_loop
-def test_shards_of_a_node_talk_over_a_socketpair(loop_kind: str) -> None:
+@every_kind_of_link
+def test_shards_of_a_node_talk_over_their_link(loop_kind: str, kind: str) -> None:
+    make_ends = MAKE_ENDS[kind]
+
     async def main() -> None:
         nodes = addresses(1, shards=2)
-        left, right = socket.socketpair()
-        zero = Peer(make_hello(1, 0, 2), nodes, shard_links={1: left})
-        one = Peer(make_hello(1, 1, 2), nodes, shard_links={0: right})
+        left, right = make_ends()
+        zero = Peer(make_hello(1, 0, 2), nodes, shard_ends={1: left})
+        one = Peer(make_hello(1, 1, 2), nodes, shard_ends={0: right})
         async with zero, one:
             assert zero.exchanger.is_up(1, 1), "start waits for the attached shards"
             assert zero.recorder.states == [(1, 1, True)]
@@ -225,9 +237,9 @@ def test_shards_of_a_node_talk_over_a_socketpair(loop_kind: str) -> None:
             await zero.until_down(1, 1)
             assert zero.recorder.states == [(1, 1, True), (1, 1, False)]
             # The supervisor restarts shard 1 and sends both a new pair.
-            left, right = socket.socketpair()
+            left, right = make_ends()
             zero.exchanger.attach_shard(1, left)
-            again = Peer(make_hello(1, 1, 2), nodes, shard_links={0: right})
+            again = Peer(make_hello(1, 1, 2), nodes, shard_ends={0: right})
             async with again:
                 await zero.until_up(1, 1)
                 zero.send(1, 1, Channel.REQUEST, b"again")
@@ -243,7 +255,7 @@ def test_attaching_a_shard_again_replaces_its_link(loop_kind: str) -> None:
         older, older_end = socket.socketpair()
         skipped, skipped_end = socket.socketpair()
         newer, newer_end = socket.socketpair()
-        async with Peer(make_hello(1, 0, 2), nodes, shard_links={1: older}) as zero:
+        async with Peer(make_hello(1, 0, 2), nodes, shard_ends={1: older}) as zero:
             assert zero.exchanger.post(1, 1, Channel.REQUEST, b"gone with the older link")
             zero.exchanger.attach_shard(1, skipped)
             zero.exchanger.attach_shard(1, newer)
@@ -271,6 +283,25 @@ def test_attaching_a_shard_again_replaces_its_link(loop_kind: str) -> None:
     run(loop_kind, main())
 
 
+@pytest.mark.skipif(not is_supported(), reason="no rings on this machine")
+def test_rings_of_another_generation_make_no_link_and_no_noise() -> None:
+    async def main() -> None:
+        nodes = addresses(1, shards=2)
+        stale, other = make_ring_pair(6)
+        other.close()
+        stale.generation = 7
+        async with Peer(make_hello(1, 0, 2), nodes, shard_ends={1: stale}) as zero:
+            assert not zero.exchanger.is_up(1, 1)
+            assert zero.recorder.states == []
+            ours, theirs = make_ring_pair(7)
+            zero.exchanger.attach_shard(1, ours)
+            await zero.until_up(1, 1)
+            theirs.close()
+            await zero.until_down(1, 1)
+
+    run("uvloop", main())
+
+
 BAD_PAYLOADS = {
     "empty": b"",
     "not an array": b"\xc0",
@@ -296,7 +327,7 @@ def test_a_bad_frame_closes_its_connection_and_no_other(name: str) -> None:
         ours, theirs = socket.socketpair()
         sister, sister_end = socket.socketpair()
         hello = make_hello(1, 0, 3)
-        async with Peer(hello, nodes, shard_links={1: ours, 2: sister}) as zero:
+        async with Peer(hello, nodes, shard_ends={1: ours, 2: sister}) as zero:
             bad = RawPeer(*await asyncio.open_connection(sock=theirs))
             good = RawPeer(*await asyncio.open_connection(sock=sister_end))
             bad.write(BAD_PAYLOADS[name])
@@ -322,7 +353,7 @@ def test_a_length_above_the_limit_closes_the_connection(loop_kind: str, excess: 
         limits = QUICK._replace(frame_bytes_max=4096)
         hello = make_hello(1, 0, 2)
         with LogRecorder() as log:
-            async with Peer(hello, nodes, shard_links={1: ours}, limits=limits) as zero:
+            async with Peer(hello, nodes, shard_ends={1: ours}, limits=limits) as zero:
                 peer = RawPeer(*await asyncio.open_connection(sock=theirs))
                 item = bytes(4096 + excess - 7)
                 peer.write(b"\x91\x92\x01\x91\xc5" + len(item).to_bytes(2) + item)
@@ -354,7 +385,7 @@ def test_a_handler_that_refuses_an_item_closes_the_connection(error: type[Except
             handlers={Channel.RAFT: refuse},
             on_link_state=recorder.link_state,
             loop=asyncio.get_running_loop(),
-            shard_links={1: ours},
+            shard_ends={1: ours},
         )
         await exchanger.start(HOST, 0)
         assert exchanger.port > 0
@@ -388,7 +419,7 @@ def test_an_error_of_our_own_in_a_handler_reaches_the_loop(loop_kind: str) -> No
             handlers={Channel.RAFT: broken},
             on_link_state=recorder.link_state,
             loop=loop,
-            shard_links={1: ours},
+            shard_ends={1: ours},
         )
         await exchanger.start(HOST, 0)
         peer = RawPeer(*await asyncio.open_connection(sock=theirs))

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from rafter_transport import HandshakeError, HandshakeRefusedError, Limits, Registry
-from rafter_transport.express_dial import dial_lane
+from rafter_transport.dial import dial_lane
 from rafter_transport.handshake import Lane, decode_hello, encode_accepted, encode_hello
 from rafter_transport.link import SocketLink
 from tests.transport.express_support import Station, two_nodes

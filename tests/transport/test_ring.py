@@ -1,0 +1,262 @@
+"""Rings: one producer and one consumer over real shared memory, here in one process."""
+
+import mmap
+import os
+import struct
+from collections import deque
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rafter_transport.framing import FrameError
+from rafter_transport.ring import (
+    HEADER_BYTES,
+    RING_BYTES_MIN,
+    RingConsumer,
+    RingError,
+    RingProducer,
+    check_ring,
+    fence,
+    format_ring,
+)
+
+CAPACITY = 256
+PIECE = CAPACITY // 4
+FRAME_BYTES_MAX = 10_000
+TAIL, HEAD = 16, 32
+SKIP = (1 << 32) - 1
+MORE = 1 << 31
+
+
+class Ring(NamedTuple):
+    """One ring, both its sides, and the eventfd of each."""
+
+    memory: mmap.mmap
+    producer: RingProducer
+    consumer: RingConsumer
+    consumer_event: int
+    producer_event: int
+
+    def word(self, number: int, value: int) -> None:
+        struct.pack_into("<Q", self.memory, 8 * number, value)
+
+    def kicks(self, event: int) -> int:
+        try:
+            return os.eventfd_read(event)
+        except BlockingIOError:
+            return 0
+
+    def close(self) -> None:
+        self.producer.release()
+        self.consumer.release()
+        self.memory.close()
+        os.close(self.consumer_event)
+        os.close(self.producer_event)
+
+
+def make_ring(capacity: int = CAPACITY, frame_bytes_max: int = FRAME_BYTES_MAX) -> Ring:
+    memory = mmap.mmap(-1, HEADER_BYTES + capacity)
+    format_ring(memory, 0, 7, capacity)
+    events = [os.eventfd(0, os.EFD_NONBLOCK) for _ in range(2)]
+    producer = RingProducer(memory, 0, events[0])
+    return Ring(memory, producer, RingConsumer(memory, 0, events[1], frame_bytes_max), *events)
+
+
+@pytest.fixture
+def ring() -> Iterator[Ring]:
+    made = make_ring()
+    yield made
+    made.close()
+
+
+def test_frames_come_out_as_they_went_in_at_every_offset(ring: Ring) -> None:
+    for turn in range(3 * CAPACITY):
+        frame = bytes([turn % 251]) * (turn % (PIECE + 1))
+        assert ring.producer.push(frame)
+        assert ring.consumer.pop_all(10) == [frame]
+    assert ring.consumer.is_empty
+
+
+def test_a_full_ring_refuses_a_frame_and_keeps_the_earlier_ones(ring: Ring) -> None:
+    frames: list[bytes] = []
+    while ring.producer.push(frame := bytes([len(frames)]) * 20):
+        frames.append(frame)
+    assert len(frames) == CAPACITY // 24
+    assert not ring.producer.push(frame)
+    assert ring.consumer.pop_all(100) == frames
+    assert ring.producer.push(b"room again")
+
+
+def test_no_more_frames_are_taken_than_asked_for(ring: Ring) -> None:
+    for number in range(5):
+        assert ring.producer.push(b"%d" % number)
+    assert ring.consumer.pop_all(2) == [b"0", b"1"]
+    assert not ring.consumer.is_empty
+    assert ring.consumer.pop_all(9) == [b"2", b"3", b"4"]
+    assert ring.consumer.pop_all(9) == []
+
+
+@pytest.mark.parametrize("size", [PIECE - 1, PIECE, PIECE + 1, CAPACITY, CAPACITY + 1, 9_999])
+def test_a_frame_of_any_size_passes_in_pieces(ring: Ring, size: int) -> None:
+    frame = os.urandom(size)
+    assert ring.producer.push(frame)
+    taken: list[bytes] = []
+    for _ in range(size):
+        taken += ring.consumer.pop_all(10)
+        if ring.producer.advance() and taken:
+            break
+        assert ring.producer.unsent_bytes < size
+    assert taken == [frame]
+    assert ring.producer.unsent_bytes == 0
+
+
+def test_no_frame_overtakes_one_that_is_unfinished(ring: Ring) -> None:
+    assert ring.producer.push(bytes(4 * CAPACITY))
+    assert not ring.producer.push(b"next")
+    ring.producer.drop_rest()
+    assert ring.producer.unsent_bytes == 0
+
+
+@pytest.mark.parametrize(("excess", "is_taken"), [(-1, True), (0, True), (1, False)])
+@pytest.mark.parametrize("limit", [PIECE // 2, 3 * PIECE])
+def test_a_frame_above_the_limit_is_refused(limit: int, excess: int, is_taken: bool) -> None:
+    ring = make_ring(frame_bytes_max=limit)
+    try:
+        assert ring.producer.push(bytes(limit + excess))
+        if is_taken:
+            assert ring.consumer.pop_all(1) == [bytes(limit + excess)]
+        else:
+            with pytest.raises(FrameError, match=f"above the limit of {limit}"):
+                ring.consumer.pop_all(1)
+    finally:
+        ring.close()
+
+
+@given(
+    st.lists(st.one_of(st.binary(max_size=3 * CAPACITY), st.integers(1, 5)), max_size=60),
+    st.sampled_from([RING_BYTES_MIN, 128, CAPACITY]),
+)
+def test_a_ring_is_a_queue(steps: list[bytes | int], capacity: int) -> None:
+    ring = make_ring(capacity)
+    expected: deque[bytes] = deque()
+    try:
+        for step in steps:
+            ring.producer.advance()
+            if isinstance(step, int):
+                for frame in ring.consumer.pop_all(step):
+                    assert frame == expected.popleft()
+            elif ring.producer.push(step):
+                expected.append(step)
+        for _ in range(10_000):
+            if not expected:
+                break
+            ring.producer.advance()
+            for frame in ring.consumer.pop_all(3):
+                assert frame == expected.popleft()
+        assert not expected
+        assert ring.producer.unsent_bytes == 0
+    finally:
+        ring.close()
+
+
+def test_only_a_consumer_that_sleeps_is_woken(ring: Ring) -> None:
+    ring.producer.push(b"1")
+    assert not ring.producer.kick()
+    assert ring.kicks(ring.consumer_event) == 0
+    assert not ring.consumer.prepare_sleep(), "there is a frame"
+    assert ring.consumer.pop_all(9) == [b"1"]
+    assert ring.consumer.prepare_sleep()
+    ring.producer.push(b"2")
+    assert ring.producer.kick()
+    assert not ring.producer.kick(), "it was woken already"
+    assert ring.kicks(ring.consumer_event) == 1
+    ring.consumer.awake()
+    assert not ring.producer.kick()
+
+
+def test_a_producer_that_waits_is_woken_by_what_is_taken(ring: Ring) -> None:
+    while ring.producer.push(bytes(20)):
+        pass
+    assert ring.producer.prepare_wait()
+    assert ring.consumer.pop_all(1) == [bytes(20)]
+    assert ring.kicks(ring.producer_event) == 1
+    assert not ring.producer.prepare_wait(), "there is room"
+    ring.consumer.pop_all(1)
+    assert ring.kicks(ring.producer_event) == 0, "it does not wait any more"
+
+
+def test_a_consumer_about_to_sleep_wakes_the_producer_that_it_has_missed(ring: Ring) -> None:
+    while ring.producer.push(bytes(20)):
+        pass
+    ring.consumer.pop_all(100)
+    # The producer looked before the frames were taken, and its wish is seen only now.
+    struct.pack_into("<Q", ring.memory, 8 * 64, 1)
+    assert ring.consumer.prepare_sleep()
+    assert ring.kicks(ring.producer_event) == 1
+
+
+@pytest.mark.parametrize("tail", [1 << 40, CAPACITY + 8])
+def test_an_impossible_tail_is_an_error(ring: Ring, tail: int) -> None:
+    ring.word(TAIL, tail)
+    with pytest.raises(RingError, match="tail"):
+        ring.consumer.pop_all(9)
+
+
+@pytest.mark.parametrize("head", [1 << 40, 1 << 63])
+def test_an_impossible_head_is_an_error(ring: Ring, head: int) -> None:
+    while ring.producer.push(bytes(20)):
+        pass
+    ring.word(HEAD, head)
+    with pytest.raises(RingError, match="head"):
+        ring.producer.push(bytes(20))
+
+
+@pytest.mark.parametrize(
+    "header", [PIECE, PIECE + 1, MORE | (PIECE + 1), MORE - 1, SKIP - 1, 17], ids=hex
+)
+def test_impossible_pieces_are_errors(ring: Ring, header: int) -> None:
+    assert ring.producer.push(b"a")
+    struct.pack_into("<I", ring.memory, HEADER_BYTES, header)
+    with pytest.raises(RingError, match="piece"):
+        ring.consumer.pop_all(9)
+
+
+@given(st.binary(min_size=CAPACITY, max_size=CAPACITY), st.integers(0, CAPACITY // 8))
+def test_whatever_the_memory_holds_is_frames_or_an_error(content: bytes, words: int) -> None:
+    ring = make_ring(frame_bytes_max=100)
+    try:
+        ring.memory[HEADER_BYTES:] = content
+        ring.word(TAIL, 8 * words)
+        try:
+            frames = ring.consumer.pop_all(1000)
+        except FrameError:
+            return
+        assert sum(map(len, frames)) <= CAPACITY
+    finally:
+        ring.close()
+
+
+def test_memory_of_another_generation_or_capacity_is_no_ring(ring: Ring) -> None:
+    check_ring(ring.memory, 0, 7, CAPACITY)
+    for generation, capacity in ((6, CAPACITY), (8, CAPACITY), (7, CAPACITY * 2)):
+        with pytest.raises(RingError, match="expected a ring of generation"):
+            check_ring(ring.memory, 0, generation, capacity)
+
+
+def test_an_unpublished_frame_does_not_exist(ring: Ring) -> None:
+    """A producer that dies in the middle of a push has not moved the tail."""
+    ring.producer.push(b"whole")
+    struct.pack_into("<I", ring.memory, HEADER_BYTES + 16, 4)
+    assert ring.consumer.pop_all(9) == [b"whole"]
+    assert ring.consumer.is_empty
+
+
+def test_a_fence_is_free_while_another_thread_is_in_one() -> None:
+    from rafter_transport import ring as module
+
+    with module._fence_lock:
+        fence()
+    assert not module._fence_lock.locked()
