@@ -140,6 +140,7 @@ class RespConnection(asyncio.Protocol):
         self.connected_seconds = self.last_seconds = monotonic()
         self.peer_address = _address(stream.get_extra_info("peername"))
         self.file_number = _file_number(stream)
+        self._is_tls = stream.get_extra_info("sslcontext") is not None
         self.local_address = _address(stream.get_extra_info("sockname"))
         stream.set_write_buffer_limits(high=front_end.limits.write_buffer_bytes_max)
         if not front_end.clients.add(self.client_id, self):
@@ -193,7 +194,8 @@ class RespConnection(asyncio.Protocol):
         """Keep a half-closed connection until its requests are answered."""
         self._is_closing = True
         self._is_drained = True
-        return bool(self._slots)
+        # TLS has no half-closed connections.
+        return bool(self._slots) and not self._is_tls
 
     def pause_writing(self) -> None:
         """Stop taking requests and sending replies: the client does not read."""

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from rafter_storage.identity import Identity
     from rafter_transport.ring_pair import ShardEnd
     from rafterd.config import Config
+    from rafterd.node_tls import NodeTls
     from rafterd.shared import SharedState
 
 EXIT_OK = 0
@@ -41,3 +42,4 @@ class ShardBoot:
     """SOCK_SEQPACKET to the supervisor."""
     links: dict[int, ShardEnd]
     """The end to each other shard that was alive at the fork; later ones come as messages."""
+    tls: NodeTls

@@ -4,7 +4,8 @@ A message is one packet holding one msgpack array whose first item names it:
 
 - supervisor to shard: ["link", other] with one descriptor, a fresh stream socket to shard `other`,
   which was restarted (close the old one); ["rings", other, side, generation] with four, those of
-  a `RingEnd`, for the same; ["log", level] after a reload.
+  a `RingEnd`, for the same; ["log", level] and ["tls"],
+  to read the TLS files again, after a reload.
 - shard to supervisor: ["serving"]; ["fatal", text] before it gives up.
 
 An unknown message is ignored by its receiver, so that a later version may say more.

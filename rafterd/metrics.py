@@ -116,6 +116,11 @@ COUNTERS = (
         "Links refused: another cluster, an unknown node, another version.",
     ),
     ShardMetric(
+        "rafter_peer_tls_refused",
+        Counter.TLS_REFUSED_TOTAL,
+        "Links, dialled or accepted, that ended in TLS: a certificate that does not fit, no TLS.",
+    ),
+    ShardMetric(
         "rafter_cpu_seconds",
         Counter.CPU_MICROSECONDS_TOTAL,
         "Processor time of the shard process.",

@@ -25,6 +25,7 @@ from rafterd.config import Config, LoadedConfig, listening_ports
 from rafterd.health import NodeView, health_response, live_checks, ready_checks
 from rafterd.http_server import Handler, HttpError, Request, Response
 from rafterd.metrics import Exposition, NodeCollector
+from rafterd.node_tls import NodeTls, TlsError
 from rafterd.notify import Notifier, watchdog_seconds
 from rafterd.placement import shard_of_group
 from rafterd.ports import PortError, listen, probe
@@ -79,11 +80,12 @@ def run_node(
         ports = listening_ports(config)
         probe(ports)
         identity = _settle_layout(config, directory, identity, notifier)
+        tls = NodeTls(config)
         http_listener = listen(ports[-1])
     except IdentityError as error:
         directory.release()
         return _refuse(error, IDENTITY_HINT)
-    except (StorageError, PortError) as error:
+    except (StorageError, PortError, TlsError) as error:
         directory.release()
         return _refuse(error)
     shared = SharedState(config.node.shards, config.cluster.groups)
@@ -100,6 +102,7 @@ def run_node(
         run_shard=run_shard,
         shared=shared,
         notifier=notifier,
+        tls=tls,
         watchdog_seconds=watchdog_seconds(os.environ, os.getpid()),
         on_serving=on_serving,
         reload_log_level=lambda: _reload_log_level(config, reload),

@@ -190,6 +190,8 @@ class ShardMain:
                     self._services.exchanger.attach_shard(shard, end)
             elif message.name == "log":
                 set_level(str(message.arguments[0]))
+            elif message.name == "tls":
+                self._services.reload_tls()
 
     # The end ----------------------------------------------------------------------------------
 

@@ -61,6 +61,7 @@ class ShardProcess:
         self._fatal_at: deque[float] = deque(maxlen=FATAL_COUNT_MAX)
         self._links_unsent: dict[int, ShardEnd] = {}
         self._log_level_unsent: str | None = None
+        self._is_tls_unsent = False
         self._generator = generator
 
     @property
@@ -139,10 +140,15 @@ class ShardProcess:
         """Tell it a log level; a newer one replaces one that is still unsent."""
         self._log_level_unsent = level
 
+    def queue_tls(self) -> None:
+        """Tell it to read the TLS files again."""
+        self._is_tls_unsent = True
+
     @property
     def has_unsent(self) -> bool:
         """Whether messages wait for room in the control socket."""
-        return bool(self._links_unsent) or self._log_level_unsent is not None
+        is_reload = self._log_level_unsent is not None or self._is_tls_unsent
+        return bool(self._links_unsent) or is_reload
 
     def flush(self) -> None:
         """Send the queued messages, as far as there is room. A dead shard's are dropped."""
@@ -157,6 +163,9 @@ class ShardProcess:
             if self._log_level_unsent is not None:
                 send_control(self.control, "log", self._log_level_unsent)
                 self._log_level_unsent = None
+            if self._is_tls_unsent:
+                send_control(self.control, "tls")
+                self._is_tls_unsent = False
         except BlockingIOError:
             return
         except OSError as error:  # it is dying; SIGCHLD follows
@@ -174,6 +183,7 @@ class ShardProcess:
             link.close()
         self._links_unsent.clear()
         self._log_level_unsent = None
+        self._is_tls_unsent = False
 
 
 def fork_shard(boot: ShardBoot, run_shard: RunShard, abandon: Callable[[], None]) -> int:

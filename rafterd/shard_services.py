@@ -28,6 +28,7 @@ from rafterd.clock import Clock
 from rafterd.engine import Engine
 from rafterd.group_service import GroupService
 from rafterd.node_status import StatusGatherer
+from rafterd.node_tls import TlsError, TlsUpdate
 from rafterd.placement import groups_of_shard, shard_of_group
 from rafterd.replica import Replica
 from rafterd.requests import (
@@ -44,6 +45,7 @@ from rafterd.shared import Counter, GroupState, GroupWord
 logger = logging.getLogger(__name__)
 
 CLIENT_BACKLOG = 1024
+CLIENT_HANDSHAKE_SECONDS = 10.0
 
 
 class ShardServices:
@@ -167,6 +169,7 @@ class ShardServices:
             },
             on_link_state=self._on_link_state,
             loop=self._loop,
+            tls=boot.tls.peer,
         )
 
     def _add_group(self, group: int) -> None:
@@ -237,7 +240,9 @@ class ShardServices:
 
     async def open_client_listeners(self) -> None:
         """Listen on the base port, together with the other shards, and on this shard's own."""
-        client = self._config.client
+        client, context = self._config.client, self._boot.tls.client_context
+        # A time without TLS would be an error.
+        handshake_seconds = None if context is None else CLIENT_HANDSHAKE_SECONDS
         ports = ((client.port, True), (client.shard_port(self._boot.shard), False))
         for port, is_shared in ports:
             self._listeners.append(
@@ -248,11 +253,27 @@ class ShardServices:
                     reuse_address=True,
                     reuse_port=is_shared,
                     backlog=CLIENT_BACKLOG,
+                    ssl=context,
+                    ssl_handshake_timeout=handshake_seconds,
                 )
             )
 
     def _connect(self) -> RespConnection:
         return RespConnection(self.front)
+
+    def reload_tls(self) -> None:
+        """Read the TLS files again, in a thread; new connections use what they say."""
+        reading = self._loop.run_in_executor(None, self._boot.tls.read)
+        reading.add_done_callback(self._tls_read)
+
+    def _tls_read(self, reading: asyncio.Future[TlsUpdate]) -> None:
+        if reading.cancelled():
+            return
+        try:
+            self._boot.tls.use(reading.result())
+        except TlsError as error:
+            # The supervisor could read them a moment ago.
+            logger.error("TLS stays as it was: %s", error)
 
     # Time -------------------------------------------------------------------------------------
 
@@ -319,6 +340,7 @@ class ShardServices:
         counters[Counter.PEER_BYTES_RECEIVED_TOTAL] = transport.bytes_received_total
         counters[Counter.PEER_DROPPED_TOTAL] = transport.raft_dropped_total
         counters[Counter.HANDSHAKES_REFUSED_TOTAL] = transport.handshakes_refused_total
+        counters[Counter.TLS_REFUSED_TOTAL] = transport.tls_refused_total
         counters[Counter.PEER_LINKS_UP] = transport.links_up_total - transport.links_down_total
         pending = 0
         sessions = 0

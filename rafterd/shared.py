@@ -73,6 +73,7 @@ class Counter(IntEnum):
     WAL_COPIED_BYTES_TOTAL = 36
     WAL_OLDEST_GROUP = 37
     WAL_IS_DISK_FULL = 38
+    TLS_REFUSED_TOTAL = 39
 
 
 class GroupWord(IntEnum):

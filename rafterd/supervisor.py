@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 from rafter_transport.ring_pair import ShardEnd
 from rafterd.boot import EXIT_CONFIG, EXIT_FAILURE, EXIT_OK, ShardBoot
 from rafterd.config import Config
+from rafterd.node_tls import NodeTls
 from rafterd.control import ControlError
 from rafterd.health import ShardFact
 from rafterd.http_server import Handler, HttpLimits, HttpServer
@@ -66,6 +67,7 @@ class Supervisor:
         run_shard: RunShard,
         shared: SharedState,
         notifier: Notifier,
+        tls: NodeTls,
         watchdog_seconds: float | None = None,
         on_serving: Callable[[], None] = lambda: None,
         reload_log_level: Callable[[], str | None] = lambda: None,
@@ -76,6 +78,7 @@ class Supervisor:
         self._local_groups = config.local_groups()
         self._shared = shared
         self._notifier = notifier
+        self._tls = tls
         self._watchdog_seconds = watchdog_seconds
         self._on_serving = on_serving
         self._reload_log_level = reload_log_level
@@ -171,7 +174,9 @@ class Supervisor:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         theirs.setblocking(False)
-        boot = ShardBoot(self._config, self._identity, each.shard, self._shared, theirs, links)
+        boot = ShardBoot(
+            self._config, self._identity, each.shard, self._shared, theirs, links, self._tls
+        )
 
         def abandon() -> None:
             ours.close()
@@ -286,13 +291,18 @@ class Supervisor:
         self._notifier.reloading()
         try:
             level = self._reload_log_level()
+            if self._tls.is_used:
+                self._tls.use(self._tls.read())
         except Exception as error:  # noqa: BLE001 - a bad file must not end a running node
             logger.error("not reloaded", extra={"reason": error})
         else:
             if level is not None:
                 for each in self._shards:
                     each.queue_log_level(level)
-                    self._flush(each)
+            for each in self._shards:
+                if self._tls.is_used:
+                    each.queue_tls()
+                self._flush(each)
             logger.info("reloaded", extra={"log_level": level})
         if self._was_ready:
             self._notify_ready()

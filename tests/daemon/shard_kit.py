@@ -20,6 +20,7 @@ from rafter_transport.handshake import VERSION_MAX, VERSION_MIN, Hello
 from rafter_transport.ring_pair import ShardEnd
 from rafterd.boot import ShardBoot
 from rafterd.config import Config, load_config
+from rafterd.node_tls import NodeTls
 from rafterd.control import ControlMessage, receive_control
 from rafterd.shard import run_shard
 from rafterd.shard_process import RunShard, fork_shard
@@ -80,7 +81,7 @@ def make_boot(
         LAYOUT,
     )  # fmt: skip
     shared = shared or SharedState(config.node.shards, config.cluster.groups)
-    return ShardBoot(config, identity, shard, shared, control, dict(links or {}))
+    return ShardBoot(config, identity, shard, shared, control, dict(links or {}), NodeTls(config))
 
 
 def segment_of(config: Config, shard: int = 0) -> Path:
