@@ -7,28 +7,18 @@ Results go to standard output, everything else to standard error.
 
 from __future__ import annotations
 
-import math
-import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import islice
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
 import click
 
-from rafter_kv.cli_output import Output, cell_text, escaped
+from rafter_kv.cli_output import cell_text, escaped
+from rafter_kv.cli_settings import BYTES, SECONDS, Settings, common_options
 from rafter_kv.cli_status import fetch_status, write_status
-from rafter_kv.client import (
-    Client,
-    Endpoint,
-    EndpointError,
-    RafterError,
-    TimedOut,
-    Unavailable,
-    UnknownOutcome,
-    parse_endpoints,
-)
+from rafter_kv.client import Client, RafterError, TimedOut, Unavailable, UnknownOutcome
 
 EXIT_ERROR: Final = 1
 EXIT_NOT_FOUND: Final = 3
@@ -36,32 +26,11 @@ EXIT_CONDITION: Final = 4
 EXIT_UNAVAILABLE: Final = 5
 EXIT_UNKNOWN: Final = 6
 
-ENDPOINTS_DEFAULT: Final = "127.0.0.1:7379"
 VALUE_BYTES_MAX: Final = 512 << 20
 """The longest string of the Redis protocol: standard input is not read beyond it."""
 
 TABLE_ROWS_MAX: Final = 1000
 """A table is laid out as a whole, so without --limit it ends here; other formats stream."""
-
-_SECONDS_MIN: Final = 0.001
-_SECONDS_MAX: Final = 1e9
-
-
-class Settings:
-    """What the options common to all commands say; the innermost place that names one wins."""
-
-    def __init__(self) -> None:
-        self.endpoints: list[Endpoint] = []
-        self.timeout_seconds = 0.0
-        self.format: str | None = None
-
-    def client(self) -> Client:
-        """Return a client, not yet connected."""
-        return Client(self.endpoints, timeout_seconds=self.timeout_seconds)
-
-    def output(self, default: str = "plain") -> Output:
-        """Return the writer for the chosen format, or for the command's own default."""
-        return Output(self.format or default)
 
 
 def fail(message: str, exit_code: int) -> NoReturn:
@@ -90,41 +59,6 @@ class _RafterGroup(click.Group):
             fail(_one_line(error), EXIT_ERROR)
 
 
-def _endpoints(text: str) -> list[Endpoint]:
-    try:
-        return parse_endpoints(text)
-    except EndpointError as error:
-        raise click.BadParameter(str(error)) from error
-
-
-def _seconds(text: str | float) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    # Written so that NaN fails too.
-    if not _SECONDS_MIN <= seconds <= _SECONDS_MAX:
-        raise click.BadParameter(f"{text!r} is not a number of seconds of at least {_SECONDS_MIN}")
-    return seconds
-
-
-def _parameter_type(name: str, convert: Callable[[Any], Any]) -> click.ParamType[Any]:
-    parameter_type = click.types.FuncParamType(convert)
-    parameter_type.name = name
-    return parameter_type
-
-
-ENDPOINTS: Final = _parameter_type("HOST:PORT[,…]", _endpoints)
-SECONDS: Final = _parameter_type("SECONDS", _seconds)
-BYTES: Final = _parameter_type("TEXT", os.fsencode)
-"""An argument as the bytes that were typed, whatever their encoding."""
-
-
-def _keep(ctx: click.Context, param: click.Parameter, value: object) -> None:
-    if value is not None:
-        setattr(ctx.ensure_object(Settings), str(param.name), value)
-
-
 def _version() -> str:
     # Imported here: no other command needs it, and it is slow.
     from importlib.metadata import PackageNotFoundError, version
@@ -141,55 +75,12 @@ def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
         ctx.exit()
 
 
-def _common_options(top: bool) -> Callable[[Any], Any]:
-    """Add the options of every command; defaults and environment belong to the `top` alone."""
-    options = [
-        click.option(
-            "--endpoints",
-            type=ENDPOINTS,
-            default=ENDPOINTS_DEFAULT if top else None,
-            envvar="RAFTERCLI_ENDPOINTS" if top else None,
-            show_envvar=top,
-            show_default=top,
-            help="Servers to ask, comma separated; the next is tried when one fails.",
-            callback=_keep,
-            expose_value=False,
-        ),
-        click.option(
-            "--timeout",
-            "timeout_seconds",
-            type=SECONDS,
-            default=5.0 if top else None,
-            show_default=top,
-            help="Bound of each request, all endpoints included.",
-            callback=_keep,
-            expose_value=False,
-        ),
-        click.option(
-            "-o",
-            "--output",
-            "format",
-            type=click.Choice(["table", "json", "plain"]),
-            help="How to print results.",
-            callback=_keep,
-            expose_value=False,
-        ),
-    ]
-
-    def decorate(function: Any) -> Any:  # noqa: ANN401 - as click's own decorators
-        for option in reversed(options):
-            function = option(function)
-        return function
-
-    return decorate
-
-
 @click.group(
     cls=_RafterGroup,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog='Completion: eval "$(_RAFTER_CLI_COMPLETE=bash_source rafter-cli)"; zsh and fish alike.',
 )
-@_common_options(top=True)
+@common_options(top=True)
 @click.option(
     "--version",
     is_flag=True,
@@ -204,7 +95,7 @@ def cli() -> None:
 
 @cli.command()
 @click.argument("key", type=BYTES)
-@_common_options(top=False)
+@common_options(top=False)
 @click.pass_obj
 def get(settings: Settings, key: bytes) -> None:
     """Print the value of KEY, byte for byte; exit code 3 if there is none."""
@@ -229,7 +120,7 @@ def get(settings: Settings, key: bytes) -> None:
 @click.option("--ttl", type=SECONDS, help="Let the key expire after this time.")
 @click.option("--nx", is_flag=True, help="Only if the key does not exist; else exit code 4.")
 @click.option("--xx", is_flag=True, help="Only if the key exists; else exit code 4.")
-@_common_options(top=False)
+@common_options(top=False)
 @click.pass_obj
 def put(
     settings: Settings,
@@ -275,7 +166,7 @@ def _read_stdin() -> bytes:
 
 @cli.command(name="del")
 @click.argument("keys", type=BYTES, nargs=-1, required=True)
-@_common_options(top=False)
+@common_options(top=False)
 @click.pass_obj
 def delete(settings: Settings, keys: tuple[bytes, ...]) -> None:
     """Remove KEYS and print how many of them existed."""
@@ -299,7 +190,7 @@ class _NegativeNumbersCommand(click.Command):
 @cli.command(cls=_NegativeNumbersCommand)
 @click.argument("key", type=BYTES)
 @click.argument("by", type=click.IntRange(-(1 << 63), (1 << 63) - 1), default=1)
-@_common_options(top=False)
+@common_options(top=False)
 @click.pass_obj
 def incr(settings: Settings, key: bytes, by: int) -> None:
     """Add BY (default 1, may be negative) to the number at KEY and print the sum."""
@@ -315,7 +206,7 @@ def incr(settings: Settings, key: bytes, by: int) -> None:
 )
 @click.option("--limit", type=click.IntRange(1), help="Stop after this many keys.")
 @click.option("--values", is_flag=True, help="Print the values too.")
-@_common_options(top=False)
+@common_options(top=False)
 @click.pass_obj
 def scan(
     settings: Settings, pattern: bytes | None, count: int | None, limit: int | None, values: bool
@@ -354,7 +245,7 @@ def _scan_rows(
 
 
 @cli.command()
-@_common_options(top=False)
+@common_options(top=False)
 @click.pass_obj
 def status(settings: Settings) -> None:
     """Show nodes, shards and groups; exit code 5 if a group has no leader."""

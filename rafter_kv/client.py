@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from rafter_kv.client_connection import (
     BrokenError,
@@ -41,6 +41,9 @@ from rafter_kv.client_connection import (
     parse_endpoints,
     reason_of,
 )
+
+if TYPE_CHECKING:
+    import ssl
 
 __all__ = [
     "READ_ONLY_COMMANDS",
@@ -78,7 +81,8 @@ class Client:
 
     `timeout_seconds` bounds each call as a whole: connecting, trying further endpoints, waiting
     for the reply. Only the resolver of the operating system can take longer. `reply_bytes_max`
-    bounds what is buffered of one reply.
+    bounds what is buffered of one reply. With `tls` connections are encrypted, and the host of an
+    endpoint is the name that is asked for.
     """
 
     def __init__(
@@ -87,6 +91,7 @@ class Client:
         *,
         timeout_seconds: float = TIMEOUT_SECONDS_DEFAULT,
         reply_bytes_max: int = REPLY_BYTES_MAX_DEFAULT,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         if not endpoints:
             raise EndpointError("a client needs at least one endpoint")
@@ -95,6 +100,7 @@ class Client:
         self._endpoints = tuple(endpoints)
         self._timeout_seconds = timeout_seconds
         self._reply_bytes_max = reply_bytes_max
+        self._tls = tls
         self._preferred = 0  # position of the endpoint that worked last
         self._connection: Connection | None = None
 
@@ -190,7 +196,7 @@ class Client:
             connection = None
             try:
                 share_end = time.monotonic() + share_seconds
-                connection = Connection(endpoint, share_end, self._reply_bytes_max)
+                connection = Connection(endpoint, share_end, self._reply_bytes_max, self._tls)
                 connection.greet(share_end)
             except (OSError, NotSentError, BrokenError, DeadlineError, ReplyTooLarge) as error:
                 failures.append(f"{endpoint}: {reason_of(error)}")

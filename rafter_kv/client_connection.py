@@ -11,9 +11,12 @@ import select
 import socket
 import time
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import hiredis
+
+if TYPE_CHECKING:
+    import ssl
 
 PORT_DEFAULT: Final = 7379
 
@@ -113,12 +116,20 @@ class Connection:
 
     __slots__ = ("_reader", "_reply_bytes_max", "_socket", "endpoint", "protocol")
 
-    def __init__(self, endpoint: Endpoint, deadline: float, reply_bytes_max: int) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        deadline: float,
+        reply_bytes_max: int,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.endpoint = endpoint
         self.protocol = 2
         self._reply_bytes_max = reply_bytes_max
         self._reader = hiredis.Reader(replyError=ServerError, notEnoughData=Ellipsis)
         self._socket = _open_socket(endpoint, deadline)
+        if tls is not None:
+            self._socket = _secured(self._socket, endpoint, deadline, tls)
 
     def close(self) -> None:
         """Close the socket; closing twice is allowed."""
@@ -242,6 +253,18 @@ def _open_socket(endpoint: Endpoint, deadline: float) -> socket.socket:
     raise failure or OSError(f"{endpoint.host} has no address")
 
 
+def _secured(
+    plain: socket.socket, endpoint: Endpoint, deadline: float, tls: ssl.SSLContext
+) -> socket.socket:
+    """Shake hands over a connected socket, which belongs to the result, or is closed on errors."""
+    try:
+        plain.settimeout(_seconds_until(deadline))
+        return tls.wrap_socket(plain, server_hostname=endpoint.host)
+    except BaseException:
+        plain.close()
+        raise
+
+
 def _seconds_until(deadline: float) -> float:
     """Return what is left, raising DeadlineError rather than 0: 0 means 'do not block'."""
     remaining_seconds = deadline - time.monotonic()
@@ -254,6 +277,10 @@ def reason_of(error: BaseException) -> str:
     """Say in a few words why an endpoint failed."""
     if isinstance(error, DeadlineError | TimeoutError):
         return "no answer in time"
+    # Of an SSLError, whose other texts are OpenSSL's; ssl is slow to import and mostly not needed.
+    reason = getattr(error, "verify_message", None) or getattr(error, "reason", None)
+    if isinstance(reason, str):
+        return f"TLS: {reason.replace('_', ' ').lower()}"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     return str(error) or type(error).__name__

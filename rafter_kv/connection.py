@@ -47,6 +47,7 @@ class RespConnection(asyncio.Protocol):
         "_is_closing",
         "_is_drained",
         "_is_reading_paused",
+        "_is_tls",
         "_is_touched",
         "_is_writing_paused",
         "_key_bytes_max",
@@ -92,6 +93,7 @@ class RespConnection(asyncio.Protocol):
         self._unanswered_bytes = 0
         self._is_closing = False  # no further request is taken; replies still go out
         self._is_drained = False  # the connection ends as soon as nothing is unanswered
+        self._is_tls = False
         self._is_touched = False
         self._is_reading_paused = False
         self._is_writing_paused = False

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 __all__ = ["cert"]
 
 EXIT_FAILED = 1
-EXIT_UNUSABLE = 2
 DAYS_MAX = 36_500
 NODE_DAYS = 397
 AUTHORITY_DAYS = 3650
@@ -109,15 +108,8 @@ def cert_client(directory: Path, name: str, days: int) -> None:
 
 def _run(make: Callable[[], Issued]) -> None:
     """Make a certificate and print its files, or why not."""
-    try:
-        from rafterd.certificates import CertificateError
-    except ImportError as error:
-        click.echo(
-            f"rafterd: certificates are made with the package cryptography ({error}): "
-            "pip install 'rafter[certificates]'",
-            err=True,
-        )
-        sys.exit(EXIT_UNUSABLE)
+    from rafterd.certificates import CertificateError
+
     try:
         issued = make()
     except CertificateError as error:

@@ -23,10 +23,10 @@ from typing import TYPE_CHECKING
 from rafter_transport.ring_pair import ShardEnd
 from rafterd.boot import EXIT_CONFIG, EXIT_FAILURE, EXIT_OK, ShardBoot
 from rafterd.config import Config
-from rafterd.node_tls import NodeTls
 from rafterd.control import ControlError
 from rafterd.health import ShardFact
 from rafterd.http_server import Handler, HttpLimits, HttpServer
+from rafterd.node_tls import NodeTls
 from rafterd.notify import Notifier
 from rafterd.select_loop import run_turn
 from rafterd.shard_links import ShardLinks

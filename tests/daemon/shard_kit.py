@@ -20,8 +20,8 @@ from rafter_transport.handshake import VERSION_MAX, VERSION_MIN, Hello
 from rafter_transport.ring_pair import ShardEnd
 from rafterd.boot import ShardBoot
 from rafterd.config import Config, load_config
-from rafterd.node_tls import NodeTls
 from rafterd.control import ControlMessage, receive_control
+from rafterd.node_tls import NodeTls
 from rafterd.shard import run_shard
 from rafterd.shard_process import RunShard, fork_shard
 from rafterd.shard_services import ShardServices

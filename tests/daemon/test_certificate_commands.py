@@ -1,6 +1,5 @@
 """`rafterd cert` as it is typed."""
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -45,11 +44,3 @@ def test_wrong_usage_is_told_before_anything_is_made(
     assert rafterd("authority", tmp_path).exit_code == 0
     assert rafterd("node", tmp_path, *arguments).exit_code == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ca.crt", "ca.key"]
-
-
-def test_without_the_package_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "rafterd.certificates", None)
-    result = rafterd("authority", tmp_path / "tls")
-    assert result.exit_code == 2
-    assert "pip install 'rafter[certificates]'" in result.stderr
-    assert not (tmp_path / "tls").exists()

@@ -10,6 +10,7 @@ from rafter_storage.identity import Identity
 from rafterd.boot import ShardBoot
 from rafterd.config import load_config
 from rafterd.control import send_control
+from rafterd.node_tls import NodeTls
 from rafterd.shard_process import (
     FATAL_COUNT_MAX,
     FATAL_WINDOW_SECONDS,
@@ -124,7 +125,7 @@ def test_messages_to_a_dead_shard_are_dropped(ends: Ends) -> None:
 def boot(ends: Ends) -> ShardBoot:
     config = load_config(overrides={"node.shards": "1"}).config
     identity = Identity(1, "rafter", 1, 2, 8, 1, 1, 1)
-    return ShardBoot(config, identity, 0, SharedState(1, 8), ends[0], {})
+    return ShardBoot(config, identity, 0, SharedState(1, 8), ends[0], {}, NodeTls(config))
 
 
 def exit_code(pid: int) -> int:
