@@ -19,10 +19,10 @@ from typing import Any
 from rafter_core.errors import DecodeError
 from rafter_transport.counters import Counters
 from rafter_transport.framing import HEADER_BYTES, FrameError
-from rafter_transport.handshake import Hello, validate_hello
+from rafter_transport.handshake import Hello, Lane, validate_hello
 from rafter_transport.limits import Limits
 from rafter_transport.link import Link, SocketLink
-from rafter_transport.listener import Listener
+from rafter_transport.listener import Listener, OpenLane
 from rafter_transport.outbox import Outbox
 from rafter_transport.payload import Channel, PayloadError, pack_item, unpack_payload
 from rafter_transport.peer_link import PeerLink
@@ -111,6 +111,10 @@ class Exchanger:
     def port(self) -> int:
         """The port that the peer listener is bound to."""
         return self._listener.port
+
+    def serve_lane(self, lane: Lane, open_lane: OpenLane) -> None:
+        """Let peers open connections of a further lane to here. Called before `start`."""
+        self._listener.lanes[lane] = open_lane
 
     async def start(self, host: str, port: int) -> None:
         """Listen for peers, and begin to dial every other node; port 0 takes a free one.

@@ -121,6 +121,42 @@ COUNTERS = (
         "Links, dialled or accepted, that ended in TLS: a certificate that does not fit, no TLS.",
     ),
     ShardMetric(
+        "rafter_snapshots_taken", Counter.SNAPSHOTS_TAKEN_TOTAL, "Snapshots taken of groups here."
+    ),
+    ShardMetric(
+        "rafter_snapshots_failed",
+        Counter.SNAPSHOTS_FAILED_TOTAL,
+        "Snapshots that could not be taken; another try follows.",
+    ),
+    ShardMetric(
+        "rafter_snapshots_sent", Counter.SNAPSHOTS_SENT_TOTAL, "Snapshots that a follower has got."
+    ),
+    ShardMetric(
+        "rafter_snapshots_unsent",
+        Counter.SNAPSHOTS_UNSENT_TOTAL,
+        "Transfers of snapshots that ended without; raft begins another if one is needed.",
+    ),
+    ShardMetric(
+        "rafter_snapshots_received",
+        Counter.SNAPSHOTS_RECEIVED_TOTAL,
+        "Snapshots received whole from leaders.",
+    ),
+    ShardMetric(
+        "rafter_snapshots_installed",
+        Counter.SNAPSHOTS_INSTALLED_TOTAL,
+        "Snapshots that took the place of a replica's log and state.",
+    ),
+    ShardMetric(
+        "rafter_snapshot_sent_bytes",
+        Counter.SNAPSHOT_BYTES_SENT_TOTAL,
+        "Bytes of snapshots sent to other nodes.",
+    ),
+    ShardMetric(
+        "rafter_snapshot_received_bytes",
+        Counter.SNAPSHOT_BYTES_RECEIVED_TOTAL,
+        "Bytes of snapshots received from other nodes.",
+    ),
+    ShardMetric(
         "rafter_cpu_seconds",
         Counter.CPU_MICROSECONDS_TOTAL,
         "Processor time of the shard process.",
@@ -151,6 +187,11 @@ GAUGES = (
         "rafter_wal_disk_full",
         Counter.WAL_IS_DISK_FULL,
         "1 while there is no room for another segment, and writes are refused.",
+    ),
+    ShardMetric(
+        "rafter_snapshot_transfers",
+        Counter.SNAPSHOT_TRANSFERS,
+        "Snapshots on their way to other nodes or from them.",
     ),
     ShardMetric("rafter_sessions", Counter.SESSIONS, "Sessions remembered by state machines."),
     ShardMetric("rafter_peer_links_up", Counter.PEER_LINKS_UP, "Links to other nodes that are up."),

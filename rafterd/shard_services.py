@@ -41,6 +41,7 @@ from rafterd.requests import (
 )
 from rafterd.router import Router
 from rafterd.shared import Counter, GroupState, GroupWord
+from rafterd.snapshots import Snapshots, open_snapshots, recover
 
 logger = logging.getLogger(__name__)
 
@@ -72,9 +73,13 @@ class ShardServices:
         self._machines: dict[int, KeyValueMachine] = {}
         nodes = {node: (address.host, address.port) for node, address in config.nodes.items()}
         self._registry = Registry(config.node.id, nodes)
+        self._hello = self._make_hello()
+        self._link_limits = self._make_link_limits()
         self.exchanger = self._make_exchanger()
         self._answers = Answers(self.exchanger)
         self._store = self._open_store()
+        owned = self._owned_groups()
+        self._snapshot_store = open_snapshots(config, owned)
         self.engine = Engine(
             loop=loop,
             store=self._store,
@@ -82,6 +87,20 @@ class ShardServices:
             shard_counts=self._registry,
             counters=self._counters,
             sync_mode=config.storage.sync,
+            on_fatal=on_fatal,
+        )
+        self._snapshots = Snapshots(
+            config=config,
+            hello=self._hello,
+            link_limits=self._link_limits,
+            tls=boot.tls.peer,
+            registry=self._registry,
+            exchanger=self.exchanger,
+            engine=self.engine,
+            store=self._snapshot_store,
+            groups_max=len(owned),
+            loop=loop,
+            counters=self._counters,
             on_fatal=on_fatal,
         )
         self._router = Router(
@@ -111,7 +130,7 @@ class ShardServices:
         self.engine.before_round = self._router.form_batches
         self.engine.after_round = self.front.flush_replies
         self.engine.on_condemned = self._group_condemned
-        for group in self._owned_groups():
+        for group in owned:
             self._add_group(group)
 
     # Building ---------------------------------------------------------------------------------
@@ -135,9 +154,9 @@ class ShardServices:
         store.open()
         return store
 
-    def _make_exchanger(self) -> Exchanger:
+    def _make_hello(self) -> Hello:
         config, boot = self._config, self._boot
-        hello = Hello(
+        return Hello(
             version_min=VERSION_MIN,
             version_max=VERSION_MAX,
             cluster_id=config.cluster_id,
@@ -148,18 +167,22 @@ class ShardServices:
             client_host=config.announce_host,
             client_port=config.client.port,
         )
-        peer = config.peer
-        limits = Limits(
+
+    def _make_link_limits(self) -> Limits:
+        peer = self._config.peer
+        return Limits(
             frame_bytes_max=peer.frame_bytes_max,
             pending_bytes_max=peer.pending_bytes_max,
             connections_max=peer.connections_max,
             handshake_seconds=peer.handshake_seconds,
             reconnect_cap_seconds=peer.reconnect_seconds_max,
         )
+
+    def _make_exchanger(self) -> Exchanger:
         return Exchanger(
-            hello=hello,
+            hello=self._hello,
             registry=self._registry,
-            limits=limits,
+            limits=self._link_limits,
             handlers={
                 Channel.RAFT: functools.partial(self._on_raft, Channel.RAFT),
                 Channel.HEARTBEATS: functools.partial(self._on_raft, Channel.HEARTBEATS),
@@ -169,7 +192,7 @@ class ShardServices:
             },
             on_link_state=self._on_link_state,
             loop=self._loop,
-            tls=boot.tls.peer,
+            tls=self._boot.tls.peer,
         )
 
     def _add_group(self, group: int) -> None:
@@ -181,8 +204,18 @@ class ShardServices:
             return
         words[GroupWord.STATE] = GroupState.STARTING
         config, raft = self._config, self._config.raft
-        members = config.members(group)
-        log = self._store.group_log(group, Membership(tuple(sorted(members))))
+        founding = Membership(tuple(sorted(config.members(group))))
+        log = self._store.group_log(group, founding)
+        recovered = recover(self._snapshot_store, log, KeyValueMachine, self._show_life)
+        if recovered is None:
+            words[GroupWord.STATE] = GroupState.DAMAGED
+            logger.error(
+                "group %d is not served: its log begins at index %d, and there is no sound "
+                "snapshot of what is before", group, log.first_index(),
+            )  # fmt: skip
+            return
+        machine, place, membership = recovered
+        log = self._store.group_log(group, founding, place.index, membership)
         hard_state, _ = log.initial_state()
         core_config = CoreConfig(
             node_id=config.node.id,
@@ -196,10 +229,10 @@ class ShardServices:
             inflight_bytes_max=raft.inflight_bytes_max,
             uncommitted_bytes_max=raft.uncommitted_bytes_max,
             committed_bytes_per_ready_max=raft.committed_bytes_per_ready_max,
+            applied=place.index,
         )
-        machine = KeyValueMachine()
         node = RawNode(core_config, log, random.Random(os.urandom(16)))
-        replica = Replica(group, node, machine, hard_state, words, self._on_route)
+        replica = Replica(group, node, machine, hard_state, words, self._on_route, place)
         service = GroupService(
             replica,
             machine,
@@ -215,6 +248,10 @@ class ShardServices:
         self._replay_targets[group] = hard_state.commit
         self.engine.add(replica)
 
+    def _show_life(self) -> None:
+        """Tell the supervisor that a long start goes on."""
+        self._counters[Counter.HEARTBEAT] += 1
+
     def _group_condemned(self, group: int) -> None:
         """Serve a group no more whose log proved damaged; its other replicas do."""
         del self._services[group]
@@ -229,6 +266,7 @@ class ShardServices:
             self.exchanger.attach_shard(shard, stream)
         peer = self._config.peer
         await self.exchanger.start(peer.host, peer.shard_port(self._boot.shard))
+        self._snapshots.start()
 
     def is_replayed(self) -> bool:
         """Whether every group has applied what its log says is committed."""
@@ -353,6 +391,8 @@ class ShardServices:
             words[GroupWord.EXPIRES] = machine.expires_count
             sessions += machine.session_count
             pending += replica.proposals_count
+        self._snapshots.publish()
+        self._snapshots.look()
         counters[Counter.PROPOSALS_PENDING] = pending
         counters[Counter.SESSIONS] = sessions
 
@@ -453,6 +493,7 @@ class ShardServices:
         """Close connections, links and the log. What was acknowledged is on disk already."""
         for listener in self._listeners:
             listener.close()
+        await self._snapshots.close()
         self.engine.close()
         await self.exchanger.close()
         self._store.close()
