@@ -89,20 +89,7 @@ class ShardServices:
             sync_mode=config.storage.sync,
             on_fatal=on_fatal,
         )
-        self._snapshots = Snapshots(
-            config=config,
-            hello=self._hello,
-            link_limits=self._link_limits,
-            tls=boot.tls.peer,
-            registry=self._registry,
-            exchanger=self.exchanger,
-            engine=self.engine,
-            store=self._snapshot_store,
-            groups_max=len(owned),
-            loop=loop,
-            counters=self._counters,
-            on_fatal=on_fatal,
-        )
+        self._snapshots = self._make_snapshots(len(owned))
         self._router = Router(
             node=config.node.id,
             shard=boot.shard,
@@ -193,6 +180,22 @@ class ShardServices:
             on_link_state=self._on_link_state,
             loop=self._loop,
             tls=self._boot.tls.peer,
+        )
+
+    def _make_snapshots(self, groups_max: int) -> Snapshots:
+        return Snapshots(
+            config=self._config,
+            hello=self._hello,
+            link_limits=self._link_limits,
+            tls=self._boot.tls.peer,
+            registry=self._registry,
+            exchanger=self.exchanger,
+            engine=self.engine,
+            store=self._snapshot_store,
+            groups_max=groups_max,
+            loop=self._loop,
+            counters=self._counters,
+            on_fatal=self._on_fatal,
         )
 
     def _add_group(self, group: int) -> None:
