@@ -240,7 +240,11 @@ class SnapshotCourier:
             reader.close()
         if is_there:
             self._engine.snapshot_installed(replica, place_of(info))
-            change = GroupChange(info.group, snapshot=(info.index, info.term))
+            change = GroupChange(
+                info.group,
+                membership=(info.membership_index, info.membership),
+                snapshot=(info.index, info.term),
+            )
             await record(change, engine=self._engine, store=self._store, run=self._run)
 
     async def _recover(self, replica: Replica, reader: SnapshotReader) -> bool:

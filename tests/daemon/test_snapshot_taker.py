@@ -292,6 +292,41 @@ def test_a_crash_between_snapshot_and_record_costs_nothing(tmp_path: Path) -> No
     run(main())
 
 
+def test_a_crash_that_forgets_how_much_was_committed_does_not_hinder_a_snapshot_of_it(
+    tmp_path: Path,
+) -> None:
+    """The log was cut where its writes said that less was committed: the next one was refused.
+
+    After a restart the tests before took snapshots of later entries only.
+    """
+
+    async def main() -> None:
+        bench = SnapshotBench(tmp_path, retained=1)
+        bench.hear(2, APPEND, term=1, entries=[entry(1, 1, b"a")])
+        await bench.settle()
+        # The commit index alone is not written down.
+        bench.hear(2, APPEND, term=1, log_term=1, index=1, commit=1)
+        await bench.settle()
+        bench.engine.change = lambda change, on_end: None  # type: ignore[method-assign]  # no job
+        assert bench.taker.ask(1)
+        await until(lambda: bench.indexes() == [1])
+        bench.working.cancel()
+        await turns()
+        bench.close()
+        again = SnapshotBench(tmp_path, retained=1)
+        (info,) = again.snapshots.snapshots(1)
+        again.snapshots.mark_damaged(info, Damage(info.path, 0, "a byte is wrong"))
+        await looked(again)
+        assert again.first_index() == 2
+        again.hear(2, APPEND, term=1, log_term=1, index=1, entries=[entry(1, 2, b"b")], commit=1)
+        await again.settle()
+        assert again.replica().node.last_index == 2
+        assert not again.fatal
+        await again.stop()
+
+    run(main())
+
+
 def test_the_log_is_not_cut_behind_a_snapshot_that_is_being_sent(tmp_path: Path) -> None:
     """Its receiver has to go on from there, or it gets one snapshot after the other for ever.
 
