@@ -33,7 +33,7 @@ from rafterd.placement import shard_of_group
 from rafterd.raft_post import ShardCounts
 from rafterd.replica import Place, Replica
 from rafterd.shared import Counter
-from rafterd.snapshot_taker import IMAGE_NAME, GivenUp, record
+from rafterd.snapshot_taker import IMAGE_NAME, GivenUp, paced, record
 
 __all__ = ["SnapshotCourier", "place_of", "set_aside"]
 
@@ -250,7 +250,7 @@ class SnapshotCourier:
     async def _recover(self, replica: Replica, reader: SnapshotReader) -> bool:
         """Let a state machine recover; False if it has not, and the reason is dealt with."""
         info, machine = reader.info, replica.machine
-        chunks = self._checking(reader.chunks(IMAGE_NAME))
+        chunks = self._checking(paced(reader.chunks(IMAGE_NAME)))
         started_seconds = self._now_seconds()
         try:
             await self._run(lambda: machine.recover_from_snapshot(chunks))

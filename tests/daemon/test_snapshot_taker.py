@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,9 +12,10 @@ from rafter_core.conf_change import encode
 from rafter_storage.errors import CorruptionError, Damage
 from rafter_storage.snapshot_reader import SnapshotInfo
 from rafter_storage.snapshot_writer import SnapshotDraft
+from rafterd import snapshot_taker
 from rafterd.config_schema import SnapshotSection
 from rafterd.shared import Counter, GroupState, GroupWord
-from rafterd.snapshot_taker import RETRY_SECONDS
+from rafterd.snapshot_taker import PAUSE_SECONDS_MAX, RETRY_SECONDS
 from tests.daemon.engine_bench import SEGMENT_BYTES, Journal, entry, run, turns, until
 from tests.daemon.snapshot_bench import LIMITS, SnapshotBench
 
@@ -582,3 +583,40 @@ def test_a_snapshot_that_came_meanwhile_is_no_reason_to_cut_or_to_let_go(
         await again.stop()
 
     run(main())
+
+
+# ---- beside the event loop -------------------------------------------------------------------
+
+
+class Clock:
+    """The time that a thread uses, and its rests."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.rests: list[float] = []
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.rests.append(seconds)
+        self.now += seconds
+
+
+def test_a_thread_rests_as_long_as_a_chunk_took_within_a_limit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(snapshot_taker, "time", clock)
+
+    def made() -> Iterator[bytes]:
+        for chunk in (b"a", b"b", b"c"):
+            clock.now += 0.001
+            yield chunk
+
+    used = []
+    for chunk in snapshot_taker.paced(made()):
+        clock.now += 0.002 if chunk == b"a" else 1.0
+        used.append(chunk)
+    assert used == [b"a", b"b", b"c"]
+    assert clock.rests == pytest.approx([0.003, PAUSE_SECONDS_MAX, PAUSE_SECONDS_MAX])
