@@ -157,7 +157,7 @@ class Snapshots:
         self._express = courier.express = Express(
             hello=hello,
             registry=registry,
-            limits=config.snapshot.express_limits(config.node.shards),
+            limits=config.express_limits,
             link_limits=link_limits,
             open_sink=courier.open_sink,
             on_sent=courier.sent,
