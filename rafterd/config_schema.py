@@ -191,7 +191,7 @@ class SnapshotSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bytes_per_second: Annotated[int, Meta(ge=0, le=1 << 40)] = 0
 
     def express_limits(self, shards: int) -> ExpressLimits:
-        """What one of a node's shards may use: the node's rate is shared out evenly."""
+        """Return what one of a node's shards may use: the node's rate is shared out evenly."""
         rate = self.bytes_per_second
         return ExpressLimits(
             sends_max=self.transfers_max,
