@@ -29,8 +29,8 @@ GC_THRESHOLDS = (50_000, 20, 100)
 """The state is bytes in dicts, which the collector need not look at often (performance.md §6)."""
 
 SWITCH_SECONDS = 0.0005
-"""How long a thread that packs or unpacks a snapshot may keep the event loop from going on; Python's
-own setting lets it wait ten times as long."""
+"""How long a thread that packs or unpacks a snapshot may keep the event loop waiting; Python's own
+setting is ten times as much."""
 
 HEARTBEAT_SECONDS = 0.1
 SLOW_PUBLISH_SECONDS = 1.0
