@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -160,9 +161,15 @@ class FakeServer:
     So tests can drive it with clients that block.
     """
 
-    def __init__(self, front_end: FakeFrontEnd, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        front_end: FakeFrontEnd,
+        loop: asyncio.AbstractEventLoop,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.front_end = front_end
         self.loop = loop
+        self._tls = tls
         self._thread = threading.Thread(target=self.loop.run_forever)
         self._thread.start()
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -172,7 +179,9 @@ class FakeServer:
 
     async def _listen(self) -> asyncio.AbstractServer:
         front_end = self.front_end
-        return await self.loop.create_server(lambda: RespConnection(front_end), sock=self._listener)
+        return await self.loop.create_server(
+            lambda: RespConnection(front_end), sock=self._listener, ssl=self._tls
+        )
 
     def call(self, function: Callable[[], T]) -> T:
         """Run a function on the loop's thread and return its result."""
@@ -196,10 +205,12 @@ class FakeServer:
 
 @contextmanager
 def serving(
-    front_end: FakeFrontEnd | None = None, loop: asyncio.AbstractEventLoop | None = None
+    front_end: FakeFrontEnd | None = None,
+    loop: asyncio.AbstractEventLoop | None = None,
+    tls: ssl.SSLContext | None = None,
 ) -> Iterator[FakeServer]:
     """Serve a fake front end for the length of a block, on uvloop if no loop is given."""
-    server = FakeServer(front_end or FakeFrontEnd(), loop or uvloop.new_event_loop())
+    server = FakeServer(front_end or FakeFrontEnd(), loop or uvloop.new_event_loop(), tls)
     try:
         yield server
     finally:

@@ -1,10 +1,13 @@
 """The connection over real loopback sockets, with a front end whose results can be held back."""
 
 import asyncio
+import contextlib
 import socket
+import ssl
 import struct
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import uvloop
@@ -12,6 +15,8 @@ import uvloop
 from rafter_kv.front_end import ClientLimits
 from tests.kv.fake_front_end import FakeFrontEnd, FakeServer, serving
 from tests.kv.raw_client import RawClient, request
+from tests.kv.tls_kit import client_tls, server_tls
+from tests.transport.tls_support import Authority
 
 
 def debugging_loop() -> asyncio.AbstractEventLoop:
@@ -350,3 +355,52 @@ def test_a_request_in_many_chunks_counts_with_its_whole_length() -> None:
             client.send(data[sent:])
             for _ in range(40):
                 assert client.reply() == b"+OK\r\n"
+
+
+# ---- TLS -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path)
+
+
+@pytest.fixture(params=[uvloop.new_event_loop, asyncio.new_event_loop, debugging_loop])
+def tls_server(request: pytest.FixtureRequest, authority: Authority) -> Iterator[FakeServer]:
+    with serving(loop=request.param(), tls=server_tls(authority)) as running:
+        yield running
+
+
+def test_pipelines_and_large_values_pass_through_tls(
+    tls_server: FakeServer, authority: Authority
+) -> None:
+    value = b"z" * 2_000_000
+    with RawClient(tls_server.port, tls=client_tls(authority)) as client:
+        assert client.command(b"SET", b"a", value) == b"+OK\r\n"
+        client.send(request(b"INCR", b"n") * 100 + request(b"GET", b"a") * 5 + request(b"QUIT"))
+        for i in range(100):
+            assert client.reply() == b":%d\r\n" % (i + 1)
+        for _ in range(5):
+            assert client.reply() == b"$2000000\r\n%b\r\n" % value
+        assert client.rest() == b"+OK\r\n"
+    until(lambda: client_count(tls_server) == 0)
+
+
+@pytest.mark.parametrize("is_announced", [True, False])
+def test_a_tls_client_that_ends_its_half_is_forgotten_with_its_replies_outstanding(
+    tls_server: FakeServer, authority: Authority, is_announced: bool
+) -> None:
+    tls_server.call(tls_server.front_end.hold)
+    with RawClient(tls_server.port, tls=client_tls(authority)) as client:
+        client.send(request(b"INCR", b"n") * 3)
+        until(lambda: tls_server.front_end.pending_count == 3)
+        if is_announced:
+            assert isinstance(client.socket, ssl.SSLSocket)
+            client.socket.settimeout(0.05)
+            with contextlib.suppress(OSError):  # a server need not announce its own end
+                client.socket.unwrap()
+        client.socket.close()
+        until(lambda: client_count(tls_server) == 0)
+    tls_server.call(tls_server.front_end.release)
+    with RawClient(tls_server.port, tls=client_tls(authority)) as client:
+        assert client.command(b"INCR", b"n") == b":4\r\n"
