@@ -7,18 +7,12 @@ import logging
 import os
 import random
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from rafter_core import Config as CoreConfig
 from rafter_core import DecodeError, InvariantError, Membership, RawNode, Role, TransferRefused
 from rafter_kv.connection import RespConnection
 from rafter_kv.machine import KeyValueMachine
-from rafter_storage.data_directory import shard_directory
-from rafter_storage.segment_manager import SegmentManager
 from rafter_transport.exchanger import Channel, Exchanger
-from rafter_transport.handshake import VERSION_MAX, VERSION_MIN, Hello
-from rafter_transport.limits import Limits
 from rafter_transport.payload import PayloadError
 from rafter_transport.registry import Registry
 from rafterd.answers import Answers
@@ -40,6 +34,7 @@ from rafterd.requests import (
     not_executed,
 )
 from rafterd.router import Router
+from rafterd.shard_parts import core_config, link_limits, make_hello, open_log
 from rafterd.shared import Counter, GroupState, GroupWord
 from rafterd.snapshots import Snapshots, open_snapshots, recover
 
@@ -73,11 +68,11 @@ class ShardServices:
         self._machines: dict[int, KeyValueMachine] = {}
         nodes = {node: (address.host, address.port) for node, address in config.nodes.items()}
         self._registry = Registry(config.node.id, nodes)
-        self._hello = self._make_hello()
-        self._link_limits = self._make_link_limits()
+        self._hello = make_hello(boot)
+        self._link_limits = link_limits(config)
         self.exchanger = self._make_exchanger()
         self._answers = Answers(self.exchanger)
-        self._store = self._open_store()
+        self._store = open_log(boot)
         owned = self._owned_groups()
         self._snapshot_store = open_snapshots(config, owned)
         self.engine = Engine(
@@ -89,33 +84,8 @@ class ShardServices:
             sync_mode=config.storage.sync,
             on_fatal=on_fatal,
         )
-        self._snapshots = Snapshots(
-            config=config,
-            hello=self._hello,
-            link_limits=self._link_limits,
-            tls=boot.tls.peer,
-            registry=self._registry,
-            exchanger=self.exchanger,
-            engine=self.engine,
-            store=self._snapshot_store,
-            groups_max=len(owned),
-            loop=loop,
-            counters=self._counters,
-            on_fatal=on_fatal,
-        )
-        self._router = Router(
-            node=config.node.id,
-            shard=boot.shard,
-            routes={group: config.members(group) for group in range(1, config.cluster.groups + 1)},
-            services=self._services,
-            post=self.exchanger,
-            shard_counts=self._registry,
-            shared=shared,
-            request_timeout_seconds=config.client.request_timeout_seconds,
-            now_seconds=loop.time,
-            schedule=self.engine.schedule,
-            batches_outstanding_max=config.raft.batches_in_flight_max,
-        )
+        self._snapshots = self._make_snapshots(len(owned))
+        self._router = self._make_router()
         self._status = StatusGatherer(
             config, shared, self._registry, self.exchanger, loop.call_later, self.engine.schedule
         )
@@ -142,42 +112,6 @@ class ShardServices:
         owned = groups_of_shard(self._boot.shard, config.node.shards, config.cluster.groups)
         return [group for group in owned if group in local]
 
-    def _open_store(self) -> SegmentManager:
-        storage = self._config.storage
-        data_directory = Path(self._config.node.data_dir)
-        directory = shard_directory(data_directory, self._boot.identity.layout, self._boot.shard)
-        store = SegmentManager(
-            directory,
-            segment_bytes=storage.segment_bytes,
-            tail_bytes_max=storage.tail_bytes_max,
-        )
-        store.open()
-        return store
-
-    def _make_hello(self) -> Hello:
-        config, boot = self._config, self._boot
-        return Hello(
-            version_min=VERSION_MIN,
-            version_max=VERSION_MAX,
-            cluster_id=config.cluster_id,
-            node_id=config.node.id,
-            incarnation=boot.identity.incarnation,
-            shard=boot.shard,
-            shards=config.node.shards,
-            client_host=config.announce_host,
-            client_port=config.client.port,
-        )
-
-    def _make_link_limits(self) -> Limits:
-        peer = self._config.peer
-        return Limits(
-            frame_bytes_max=peer.frame_bytes_max,
-            pending_bytes_max=peer.pending_bytes_max,
-            connections_max=peer.connections_max,
-            handshake_seconds=peer.handshake_seconds,
-            reconnect_cap_seconds=peer.reconnect_seconds_max,
-        )
-
     def _make_exchanger(self) -> Exchanger:
         return Exchanger(
             hello=self._hello,
@@ -195,6 +129,38 @@ class ShardServices:
             tls=self._boot.tls.peer,
         )
 
+    def _make_snapshots(self, groups_max: int) -> Snapshots:
+        return Snapshots(
+            config=self._config,
+            hello=self._hello,
+            link_limits=self._link_limits,
+            tls=self._boot.tls.peer,
+            registry=self._registry,
+            exchanger=self.exchanger,
+            engine=self.engine,
+            store=self._snapshot_store,
+            groups_max=groups_max,
+            loop=self._loop,
+            counters=self._counters,
+            on_fatal=self._on_fatal,
+        )
+
+    def _make_router(self) -> Router:
+        config = self._config
+        return Router(
+            node=config.node.id,
+            shard=self._boot.shard,
+            routes={group: config.members(group) for group in range(1, config.cluster.groups + 1)},
+            services=self._services,
+            post=self.exchanger,
+            shard_counts=self._registry,
+            shared=self._shared,
+            request_timeout_seconds=config.client.request_timeout_seconds,
+            now_seconds=self._loop.time,
+            schedule=self.engine.schedule,
+            batches_outstanding_max=config.raft.batches_in_flight_max,
+        )
+
     def _add_group(self, group: int) -> None:
         words = self._shared.group_words(group)
         damage = self._store.damage_of(group)
@@ -203,7 +169,7 @@ class ShardServices:
             logger.error("group %d is not served: its log is damaged: %s", group, damage)
             return
         words[GroupWord.STATE] = GroupState.STARTING
-        config, raft = self._config, self._config.raft
+        config = self._config
         founding = Membership(tuple(sorted(config.members(group))))
         log = self._store.group_log(group, founding)
         recovered = recover(self._snapshot_store, log, KeyValueMachine, self._show_life)
@@ -217,21 +183,7 @@ class ShardServices:
         machine, place, membership = recovered
         log = self._store.group_log(group, founding, place.index, membership)
         hard_state, _ = log.initial_state()
-        core_config = CoreConfig(
-            node_id=config.node.id,
-            election_timeout_ticks=raft.election_timeout_ticks,
-            heartbeat_ticks=raft.heartbeat_ticks,
-            eager_commit=False,
-            # Routers know the leaders, and repeat under a session what was dropped.
-            forward_proposals=False,
-            message_bytes_max=raft.message_bytes_max,
-            inflight_messages_max=raft.inflight_messages_max,
-            inflight_bytes_max=raft.inflight_bytes_max,
-            uncommitted_bytes_max=raft.uncommitted_bytes_max,
-            committed_bytes_per_ready_max=raft.committed_bytes_per_ready_max,
-            applied=place.index,
-        )
-        node = RawNode(core_config, log, random.Random(os.urandom(16)))
+        node = RawNode(core_config(config, place.index), log, random.Random(os.urandom(16)))
         replica = Replica(group, node, machine, hard_state, words, self._on_route, place)
         service = GroupService(
             replica,
