@@ -23,6 +23,7 @@ from rafterd.engine import Engine
 from rafterd.group_service import GroupService
 from rafterd.node_status import StatusGatherer
 from rafterd.node_tls import TlsError, TlsUpdate
+from rafterd.peer_status import publish_peers
 from rafterd.placement import groups_of_shard, shard_of_group
 from rafterd.replica import Replica
 from rafterd.requests import (
@@ -411,7 +412,8 @@ class ShardServices:
         self.engine.schedule()
 
     def housekeep(self) -> None:
-        """Look after the log. Called once a second."""
+        """Look after the log, and tell of the links. Called once a second."""
+        publish_peers(self._shared, self._boot.shard, self.exchanger)
         self.engine.publish_storage()
         self.engine.housekeep()
         if self.engine.is_disk_full:
