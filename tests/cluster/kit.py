@@ -181,12 +181,19 @@ class Cluster:
         shards_of_node: Mapping[int, int] | None = None,
         extra: Mapping[str, str] | None = None,
         extra_of_node: Mapping[int, Mapping[str, str]] | None = None,
+        peer_host: str = HOST,
     ) -> None:
-        """Write the configurations. `extra` maps sections to further lines of TOML."""
+        """Write the configurations. `extra` maps sections to further lines of TOML.
+
+        `peer_host` is where the nodes look for each other: with another host of loopback than the
+        one they listen on, something else can stand between them.
+        """
         directory.mkdir(parents=True, exist_ok=True)
         base = free_port_range(nodes * PORTS_PER_NODE)
         ports = {node: base + (node - 1) * PORTS_PER_NODE for node in range(1, nodes + 1)}
-        initial = [f"{node}@{HOST}:{port + PORTS_PER_NODE // 2}" for node, port in ports.items()]
+        initial = [
+            f"{node}@{peer_host}:{port + PORTS_PER_NODE // 2}" for node, port in ports.items()
+        ]
         self.nodes: dict[int, Node] = {}
         for node, port in ports.items():
             lines = dict(extra or {})
