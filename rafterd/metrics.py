@@ -121,6 +121,11 @@ COUNTERS = (
         "Links, dialled or accepted, that ended in TLS: a certificate that does not fit, no TLS.",
     ),
     ShardMetric(
+        "rafter_client_tls_refused",
+        Counter.CLIENT_TLS_REFUSED_TOTAL,
+        "Connections of clients that ended in TLS: a certificate that does not fit, no TLS.",
+    ),
+    ShardMetric(
         "rafter_cpu_seconds",
         Counter.CPU_MICROSECONDS_TOTAL,
         "Processor time of the shard process.",

@@ -74,6 +74,7 @@ class Counter(IntEnum):
     WAL_OLDEST_GROUP = 37
     WAL_IS_DISK_FULL = 38
     TLS_REFUSED_TOTAL = 39
+    CLIENT_TLS_REFUSED_TOTAL = 40
 
 
 class GroupWord(IntEnum):
