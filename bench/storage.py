@@ -15,7 +15,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import queue
 import random
@@ -25,11 +24,8 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import NamedTuple
 
-from rich.console import Console
-from rich.table import Table
-
+from bench.figures import Figure, show
 from rafter_core.entries import Entry, EntryKind, HardState
 from rafter_core.membership import Membership
 from rafter_storage.segment_manager import (
@@ -53,15 +49,6 @@ CHURN_GROUPS = 16
 MEMBERSHIP = Membership((1, 2, 3))
 
 
-class Figure(NamedTuple):
-    """One line of the table."""
-
-    name: str
-    value: float
-    unit: str
-    target: str
-
-
 def main() -> None:
     """Measure what the arguments ask for and print a table, or JSON."""
     parser = argparse.ArgumentParser(
@@ -81,13 +68,7 @@ def main() -> None:
         ]
     finally:
         shutil.rmtree(directory)
-    if arguments.json:
-        print(json.dumps({figure.name: figure.value for figure in figures}))
-        return
-    table = Table("figure", "value", "unit", "goal")
-    for figure in figures:
-        table.add_row(figure.name, f"{figure.value:,.2f}", figure.unit, figure.target)
-    Console().print(table)
+    show(figures, as_json=arguments.json)
 
 
 def entries_from(first_index: int, count: int, payload: bytes) -> list[Entry]:

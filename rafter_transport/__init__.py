@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rafter_transport.link import Link, SocketLink
     from rafter_transport.payload import Channel, PayloadError
     from rafter_transport.registry import NodeInfo, Registry, UnknownNodeError
+    from rafter_transport.worker import Worker, WorkerClosedError
 
 __all__ = [
     "AddressError",
@@ -40,6 +41,8 @@ __all__ = [
     "Registry",
     "SocketLink",
     "UnknownNodeError",
+    "Worker",
+    "WorkerClosedError",
     "format_address",
     "parse_address",
     "retry",
@@ -67,6 +70,8 @@ _MODULES = {
     "NodeInfo": "registry",
     "Registry": "registry",
     "UnknownNodeError": "registry",
+    "Worker": "worker",
+    "WorkerClosedError": "worker",
 }
 
 
