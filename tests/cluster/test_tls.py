@@ -98,7 +98,11 @@ def cluster(
         for node in NODES
     }
     with running_cluster(
-        tmp_path_factory.mktemp("tls"), 3, shards_of_node={1: 2}, extra_of_node=extra
+        tmp_path_factory.mktemp("tls"),
+        3,
+        shards_of_node={1: 2},
+        extra={"snapshot": "log_bytes = 65536"},
+        extra_of_node=extra,
     ) as running:
         yield running
 
@@ -374,10 +378,30 @@ def test_renewed_certificates_count_for_new_connections_after_sighup(
     assert count_lines(node, "connection lost") == 0
     for client in opened:
         client.close()
-    # A node that comes back finds the one with the renewed certificate, and the other way round.
-    cluster[2].kill()
-    cluster[2].start()
-    cluster[2].wait_ready()
-    wait_for(node.is_ready, "node 1 is ready")
-    with connect(cluster[2], certificates) as client:
-        assert client.get("renewed:0") == b"before"
+
+
+def test_a_node_that_was_away_comes_back_and_gets_its_snapshots_over_tls(
+    cluster: Cluster, certificates: Certificates
+) -> None:
+    """It dials the others anew, and they dial it: with what was renewed, too."""
+    away, others = cluster[2], (cluster[1], cluster[3])
+    away.kill()
+    for node in others:
+        node.wait_ready()
+    goals = {node.node: total(node, "rafter_snapshots_taken") + 9 for node in others}
+    with connect(cluster[1], certificates) as client:
+
+        def are_logs_cut() -> bool:
+            # With the second snapshot of each of the three groups, and they come evenly.
+            for number in range(100):
+                client.set(f"snapshot:{number}", "x" * 4000)
+            return all(total(node, "rafter_snapshots_taken") >= goals[node.node] for node in others)
+
+        wait_for(are_logs_cut, "the logs are cut")
+    away.start()
+    away.wait_ready()
+    wait_for(lambda: total(away, "rafter_snapshots_installed") >= 1, "a snapshot is there")
+    with connect(away, certificates) as client:
+        assert client.get("snapshot:99") == b"x" * 4000
+    # While it was away it was not to be reached, which has nothing to do with TLS.
+    assert count_lines(others[1], "cannot connect: .*(certificate|TLS)") == 0
