@@ -66,6 +66,7 @@ class ShardServices:
         self._clock = Clock()
         self._listeners: list[asyncio.Server] = []
         self._client_log = PeerLog(logger)
+        self._tls_reads = 0
         self._replay_targets: dict[int, int] = {}
         self._first_leader_ticks = config.raft.election_timeout_ticks
         self._services: dict[int, GroupService] = {}
@@ -268,12 +269,13 @@ class ShardServices:
 
     def reload_tls(self) -> None:
         """Read the TLS files again, in a thread; new connections use what they say."""
+        self._tls_reads += 1
         reading = self._loop.run_in_executor(None, self._boot.tls.read)
-        reading.add_done_callback(self._tls_read)
+        reading.add_done_callback(functools.partial(self._tls_read, self._tls_reads))
 
-    def _tls_read(self, reading: asyncio.Future[TlsUpdate]) -> None:
-        if reading.cancelled():
-            return
+    def _tls_read(self, number: int, reading: asyncio.Future[TlsUpdate]) -> None:
+        if reading.cancelled() or number != self._tls_reads:
+            return  # a later one is under way: what it finds is newer
         try:
             self._boot.tls.use(reading.result())
         except TlsError as error:

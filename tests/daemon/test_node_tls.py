@@ -172,6 +172,19 @@ def test_the_authority_of_clients_is_renewed_with_the_rest(
     assert Meeting(tls, context).say(b"PING") == b"PING"
 
 
+def test_a_ca_file_may_hold_two_authorities_while_one_takes_the_place_of_the_other(
+    authority: Authority, tmp_path: Path
+) -> None:
+    new = Authority(tmp_path, "new")
+    both = tmp_path / "both.pem"
+    both.write_bytes(authority.ca.read_bytes() + new.ca.read_bytes())
+    tls = NodeTls(config_with(**client_keys(authority, ca=both)))
+    context = client_tls(authority)
+    for issuer in (authority, new):
+        context.load_cert_chain(*issuer.issue("app"))
+        assert Meeting(tls, context).say(b"PING") == b"PING"
+
+
 def test_files_that_cannot_be_read_again_leave_everything_as_it_was(authority: Authority) -> None:
     keys = client_keys(authority) | peer_keys(authority)
     tls = NodeTls(config_with(**keys))
