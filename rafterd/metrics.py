@@ -130,6 +130,11 @@ COUNTERS = (
         "Links, dialled or accepted, that ended in TLS: a certificate that does not fit, no TLS.",
     ),
     ShardMetric(
+        "rafter_client_tls_refused",
+        Counter.CLIENT_TLS_REFUSED_TOTAL,
+        "Connections of clients that ended in TLS: a certificate that does not fit, no TLS.",
+    ),
+    ShardMetric(
         "rafter_snapshots_taken", Counter.SNAPSHOTS_TAKEN_TOTAL, "Snapshots taken of groups here."
     ),
     ShardMetric(

@@ -14,7 +14,9 @@ from rafter_kv.connection import RespConnection
 from rafter_kv.machine import KeyValueMachine
 from rafter_transport.exchanger import Channel, Exchanger
 from rafter_transport.payload import PayloadError
+from rafter_transport.peer_log import PeerLog
 from rafter_transport.registry import Registry
+from rafter_transport.tls_stream import TlsStream
 from rafterd.answers import Answers
 from rafterd.boot import ShardBoot
 from rafterd.client_front import ClientFront
@@ -63,6 +65,8 @@ class ShardServices:
         self._counters = shared.counter_words(boot.shard)
         self._clock = Clock()
         self._listeners: list[asyncio.Server] = []
+        self._client_log = PeerLog(logger)
+        self._tls_reads = 0
         self._replay_targets: dict[int, int] = {}
         self._first_leader_ticks = config.raft.election_timeout_ticks
         self._services: dict[int, GroupService] = {}
@@ -231,9 +235,7 @@ class ShardServices:
 
     async def open_client_listeners(self) -> None:
         """Listen on the base port, together with the other shards, and on this shard's own."""
-        client, context = self._config.client, self._boot.tls.client_context
-        # A time without TLS would be an error.
-        handshake_seconds = None if context is None else CLIENT_HANDSHAKE_SECONDS
+        client = self._config.client
         ports = ((client.port, True), (client.shard_port(self._boot.shard), False))
         for port, is_shared in ports:
             self._listeners.append(
@@ -244,22 +246,36 @@ class ShardServices:
                     reuse_address=True,
                     reuse_port=is_shared,
                     backlog=CLIENT_BACKLOG,
-                    ssl=context,
-                    ssl_handshake_timeout=handshake_seconds,
                 )
             )
 
-    def _connect(self) -> RespConnection:
-        return RespConnection(self.front)
+    def _connect(self) -> asyncio.Protocol:
+        connection = RespConnection(self.front)
+        session = self._boot.tls.client_session()
+        if session is None:
+            return connection
+        return TlsStream(
+            connection,
+            session,
+            handshake_seconds=CLIENT_HANDSHAKE_SECONDS,
+            on_refused=self._client_refused,
+            cleartext_answer=b"-ERR this port takes TLS connections only\r\n",
+            loop=self._loop,
+        )
+
+    def _client_refused(self, host: str, reason: str) -> None:
+        self._counters[Counter.CLIENT_TLS_REFUSED_TOTAL] += 1
+        self._client_log.report(f"client at {host}", reason, f"connection refused: {reason}")
 
     def reload_tls(self) -> None:
         """Read the TLS files again, in a thread; new connections use what they say."""
+        self._tls_reads += 1
         reading = self._loop.run_in_executor(None, self._boot.tls.read)
-        reading.add_done_callback(self._tls_read)
+        reading.add_done_callback(functools.partial(self._tls_read, self._tls_reads))
 
-    def _tls_read(self, reading: asyncio.Future[TlsUpdate]) -> None:
-        if reading.cancelled():
-            return
+    def _tls_read(self, number: int, reading: asyncio.Future[TlsUpdate]) -> None:
+        if reading.cancelled() or number != self._tls_reads:
+            return  # a later one is under way: what it finds is newer
         try:
             self._boot.tls.use(reading.result())
         except TlsError as error:
