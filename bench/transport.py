@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import json
 import os
 import socket
 import statistics
@@ -27,9 +26,9 @@ from typing import Any, NamedTuple
 
 import msgpack
 import uvloop
-from rich.console import Console
-from rich.table import Table
 
+from bench.exchange import measure_groups
+from bench.figures import Figure, show
 from rafter_transport.link import SocketLink
 from rafter_transport.ring_link import RingLink
 from rafter_transport.ring_pair import RingEnd, is_supported, make_ring_pair
@@ -51,15 +50,6 @@ BATCH = msgpack.packb(
 END = b"end of a turn"
 ECHO = b"echo"
 _CPU_SECONDS = struct.Struct("<d")
-
-
-class Figure(NamedTuple):
-    """One line of the table."""
-
-    name: str
-    value: float
-    unit: str
-    target: str
 
 
 class TurnResult(NamedTuple):
@@ -104,14 +94,12 @@ def main() -> None:
     arguments = parser.parse_args()
     if not is_supported():
         sys.exit("rings do not work on this machine: there is nothing to compare")
-    figures = [*measure_links(arguments.turns), *measure_round_trips(arguments.turns)]
-    if arguments.json:
-        print(json.dumps({figure.name: figure.value for figure in figures}))
-        return
-    table = Table("figure", "value", "unit", "goal")
-    for figure in figures:
-        table.add_row(figure.name, f"{figure.value:,.2f}", figure.unit, figure.target)
-    Console().print(table)
+    figures = [
+        *measure_links(arguments.turns),
+        *measure_round_trips(arguments.turns),
+        *measure_groups(arguments.turns),
+    ]
+    show(figures, as_json=arguments.json)
 
 
 def measure_links(turns: int) -> list[Figure]:

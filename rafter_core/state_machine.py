@@ -1,9 +1,11 @@
 """The interface that a user implements: a deterministic machine fed by the log.
 
-The framework calls everything but `save_snapshot` on one task, in log order. `save_snapshot` may
-run on another thread, with what `prepare_snapshot` captured. Nothing in `update` may depend on a
-clock, on chance, on iteration order of sets, or on `Update.context`: every replica must reach the
-same state.
+The framework calls everything on one task, in log order, but for two: `save_snapshot` may run on
+another thread, with what `prepare_snapshot` captured, while updates go on; `recover_from_snapshot`
+may run on another thread, and nothing else that changes the state is called meanwhile.
+
+Nothing in `update` may depend on a clock, on chance, on iteration order of sets, or on
+`Update.context`: every replica must reach the same state.
 """
 
 from __future__ import annotations

@@ -134,11 +134,18 @@ class KeyValueMachine:
             prepared.close()
 
     def recover_from_snapshot(self, chunks: Iterable[bytes]) -> None:
-        """Replace the state by that of an image. On SnapshotError it is left as it was."""
+        """Replace the state by that of an image. On SnapshotError it is left as it was.
+
+        May run on another thread than the rest: counts and look-ups see the old state or the new.
+        """
         reader = ImageReader()
         reader.read(chunks)
+        old = self._keyspace
         self._keyspace, self._sessions = reader.keyspace, reader.sessions
         self._stamp_ms = reader.stamp_ms
+        # Bucket by bucket: to free millions of values at once would stop all other threads.
+        for bucket in old.buckets:
+            bucket.clear()
 
     def close(self) -> None:
         """Let go of the state."""

@@ -23,16 +23,22 @@ class GroupLog:
     disk are not what was written, and ``StorageError`` when they cannot be read.
     """
 
-    __slots__ = ("_applied", "_founding", "_index", "_reader", "_recent", "_state")
+    __slots__ = ("_applied", "_founding", "_index", "_membership", "_reader", "_recent", "_state")
 
     def __init__(
-        self, state: GroupState, founding: Membership, applied: int, reader: RecordReader
+        self,
+        state: GroupState,
+        founding: Membership,
+        applied: int,
+        reader: RecordReader,
+        membership: Membership | None = None,
     ) -> None:
         self._state = state
         self._index = state.index
         self._recent = state.recent
         self._founding = founding
         self._applied = applied
+        self._membership = membership
         self._reader = reader
 
     @property
@@ -42,8 +48,8 @@ class GroupLog:
 
     def initial_state(self) -> tuple[HardState, Membership]:
         """Return the newest complete hard state, and the configuration as of what is applied."""
-        recorded = self._state.metadata.membership_at(self._applied)
-        return self._state.hard_state, self._founding if recorded is None else recorded
+        known = self._membership or self._state.metadata.membership_at(self._applied)
+        return self._state.hard_state, self._founding if known is None else known
 
     def first_index(self) -> int:
         """Return the first index that the log holds or, when empty, will hold."""

@@ -200,14 +200,22 @@ class SegmentManager:
 
     # Questions.
 
-    def group_log(self, group: int, founding: Membership, applied: int = 0) -> GroupLog:
+    def group_log(
+        self,
+        group: int,
+        founding: Membership,
+        applied: int = 0,
+        membership: Membership | None = None,
+    ) -> GroupLog:
         """Return the log of a group, empty if the group is new here.
 
         ``founding`` is the configuration if none was ever recorded, ``applied`` up to where the
-        state machine has the log already. Raises ``CorruptionError`` if the group is damaged.
+        state machine has the log already, and ``membership`` the configuration there, if the caller
+        knows it: a snapshot does, before the log has a record of it. Raises ``CorruptionError`` if
+        the group is damaged.
         """
         self._check_group(group)
-        return GroupLog(self._state(group), founding, applied, self._reader)
+        return GroupLog(self._state(group), founding, applied, self._reader, membership)
 
     def metadata(self, group: int) -> GroupMetadata:
         """Return the metadata of a group, as of the jobs that are complete."""
@@ -428,6 +436,7 @@ class SegmentManager:
             self._space.begun_first_sequence = first_sequence
         if self._pool is not None:
             head.place_padding(job, DIRECT_BLOCK_BYTES)
+        job.settle()
         return job
 
     def _next_header(self, bytes_total: int) -> SegmentHeader:

@@ -13,18 +13,19 @@ import asyncio
 import logging
 import random
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from rafter_core.errors import DecodeError
 from rafter_transport.counters import Counters
 from rafter_transport.framing import HEADER_BYTES, FrameError
-from rafter_transport.handshake import Hello, validate_hello
+from rafter_transport.handshake import Hello, Lane, validate_hello
 from rafter_transport.limits import Limits
 from rafter_transport.link import Link, SocketLink
-from rafter_transport.listener import Listener
+from rafter_transport.listener import Listener, OpenLane
 from rafter_transport.outbox import Outbox
 from rafter_transport.payload import Channel, PayloadError, pack_item, unpack_payload
+from rafter_transport.peer_counters import PeerCounters, PeerState
 from rafter_transport.peer_link import PeerLink
 from rafter_transport.peer_log import PeerLog
 from rafter_transport.registry import Registry
@@ -87,6 +88,7 @@ class Exchanger:
         self._generator = generator or random.Random()
         self._tls = tls
         self._log = PeerLog(_logger)
+        self._peers: dict[int, PeerCounters] = {}
         self._outboxes: dict[tuple[int, int], Outbox] = {}
         self._dirty: list[Outbox] = []
         self._peer_links: dict[tuple[int, int], tuple[PeerLink, asyncio.Task[None]]] = {}
@@ -111,6 +113,10 @@ class Exchanger:
     def port(self) -> int:
         """The port that the peer listener is bound to."""
         return self._listener.port
+
+    def serve_lane(self, lane: Lane, open_lane: OpenLane) -> None:
+        """Let peers open connections of a further lane to here. Called before `start`."""
+        self._listener.lanes[lane] = open_lane
 
     async def start(self, host: str, port: int) -> None:
         """Listen for peers, and begin to dial every other node; port 0 takes a free one.
@@ -143,7 +149,7 @@ class Exchanger:
         outbox = self._outboxes.get((node, shard))
         if outbox is None:
             self._want(node, shard)
-            return self._refuse(channel)
+            return self._refuse(node, channel)
         packed = pack_item(item)
         if not outbox.fits(packed):
             self.counters.items_oversized_total += 1
@@ -152,9 +158,9 @@ class Exchanger:
                 f"an item of {len(packed)} bytes does not fit a frame "
                 f"of {self._limits.frame_bytes_max}",
             )  # fmt: skip
-            return self._refuse(channel)
+            return self._refuse(node, channel)
         if outbox.pending_bytes + len(packed) > self._limits.pending_bytes_max:
-            return self._refuse(channel)
+            return self._refuse(node, channel)
         if not outbox.queued_bytes:
             self._dirty.append(outbox)
         outbox.add(channel, packed)
@@ -171,6 +177,28 @@ class Exchanger:
     def is_up(self, node: int, shard: int) -> bool:
         """Whether items can be posted to this shard."""
         return (node, shard) in self._outboxes
+
+    def peers(self) -> Iterator[tuple[int, PeerCounters, PeerState]]:
+        """Tell of each node that this shard has had to do with: what was counted, how it stands.
+
+        Asks the kernel once for each link, so not for each round.
+        """
+        for node, counters in sorted(self._peers.items()):
+            boxes = [outbox for key, outbox in self._outboxes.items() if key[0] == node]
+            measured = [
+                seconds
+                for outbox in boxes
+                if isinstance(outbox.link, SocketLink)
+                and (seconds := outbox.link.round_trip_seconds()) is not None
+            ]
+            pending_bytes = sum(outbox.pending_bytes for outbox in boxes)
+            yield node, counters, PeerState(len(boxes), pending_bytes, max(measured, default=None))
+
+    def _peer(self, node: int) -> PeerCounters:
+        counters = self._peers.get(node)
+        if counters is None:
+            counters = self._peers[node] = PeerCounters()
+        return counters
 
     def pending_bytes(self, node: int, shard: int) -> int:
         """How much waits for this shard: posted items and what its socket has not taken."""
@@ -350,7 +378,9 @@ class Exchanger:
             self._take_down(self._hello.node_id, shard, link)
 
     def _take_up(self, node: int, shard: int, link: Link) -> None:
-        self._outboxes[node, shard] = Outbox(link, self._limits.frame_bytes_max, self.counters)
+        self._outboxes[node, shard] = Outbox(
+            link, self._limits.frame_bytes_max, self.counters, self._peer(node)
+        )
         self.counters.links_up_total += 1
         self._on_link_state(node, shard, True)
 
@@ -375,7 +405,8 @@ class Exchanger:
 
     # Items.
 
-    def _refuse(self, channel: Channel) -> bool:
+    def _refuse(self, node: int, channel: Channel) -> bool:
+        self._peer(node).refused_total += 1
         if channel == Channel.RAFT:
             self.counters.raft_dropped_total += 1
         else:
@@ -386,8 +417,9 @@ class Exchanger:
         """Deliver one frame; a peer that sends what makes no sense loses its connection."""
         if self._is_closed:
             return
-        self.counters.frames_received_total += 1
-        self.counters.bytes_received_total += HEADER_BYTES + len(payload)
+        for counters in (self.counters, self._peer(node)):
+            counters.frames_received_total += 1
+            counters.bytes_received_total += HEADER_BYTES + len(payload)
         try:
             for channel, items in unpack_payload(payload):
                 handler = self._handlers.get(channel)

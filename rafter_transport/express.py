@@ -23,6 +23,7 @@ from rafter_transport.handshake import NODE_ID_MAX, U64_MAX, Hello, Lane
 from rafter_transport.limits import Limits
 from rafter_transport.link import SocketLink
 from rafter_transport.registry import Registry
+from rafter_transport.tls import PeerTls
 
 __all__ = ["Express", "Transfer"]
 
@@ -65,11 +66,13 @@ class Express:
         on_received: OnReceived,
         loop: asyncio.AbstractEventLoop,
         generator: random.Random | None = None,
+        tls: PeerTls | None = None,
         connect: Connect | None = None,
     ) -> None:
         """Begin with nothing to do. Raises ValueError for impossible limits.
 
-        `open_lane` is to be made known to the peer listener, as that of Lane.EXPRESS.
+        With `tls` the connections that are dialled use it; those that are accepted are the
+        listener's business. `open_lane` is to be made known to it, as that of Lane.EXPRESS.
         """
         self._workshop = make_workshop(hello.node_id, limits, loop)
         self.counters = self._workshop.counters
@@ -82,6 +85,7 @@ class Express:
         self._on_received = on_received
         self._loop = loop
         self._generator = generator or random.Random()
+        self._tls = tls
         self._connect = connect
         self._sendings: dict[tuple[int, int], Sending] = {}
         self._waiting: deque[Sending] = deque()
@@ -258,6 +262,7 @@ class Express:
             limits=self._link_limits,
             frame_bytes_max=self._limits.frame_bytes_max,
             loop=self._loop,
+            tls=self._tls,
             connect=self._connect,
         )
         self._keep(link)

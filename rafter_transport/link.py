@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 from rafter_transport.framing import FrameDecoder, FrameError, frame_header
+from rafter_transport.peer_counters import round_trip_seconds
 from rafter_transport.tls import TlsRefusedError
 from rafter_transport.tls_session import TlsSession, describe
 
@@ -123,6 +124,13 @@ class SocketLink(asyncio.Protocol):
         assert self._transport is not None
         sockname = self._transport.get_extra_info("sockname")
         return bool(sockname == self._transport.get_extra_info("peername"))
+
+    def round_trip_seconds(self) -> float | None:
+        """Return the round-trip time that the kernel has measured, None if there is none."""
+        if self._transport is None:
+            return None
+        stream = self._transport.get_extra_info("socket")
+        return None if stream is None else round_trip_seconds(stream)
 
     def send(self, payload: bytes) -> None:
         """Send one frame. Never blocks; on a link that is closing the frame is lost."""

@@ -274,5 +274,6 @@ class Accepted:
             peer = link.peer_host
             if self.node:
                 peer = f"node {self.node} shard {self.shard} at {peer}"
-            reason = type(link.error).__name__
+            is_tls = isinstance(link.error, TlsRefusedError)
+            reason = str(link.error) if is_tls else type(link.error).__name__
             listener.log.report(peer, reason, f"connection closed: {link.error}")

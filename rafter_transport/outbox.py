@@ -13,6 +13,7 @@ from rafter_transport.payload import (
     PAYLOAD_OVERHEAD_BYTES,
     join_payload,
 )
+from rafter_transport.peer_counters import PeerCounters
 
 
 class Outbox:
@@ -22,11 +23,14 @@ class Outbox:
     The caller keeps to `has_room` and `fits` before `add`.
     """
 
-    __slots__ = ("_channels", "_counters", "_frame_bytes", "_frame_bytes_max", "_frames", "link",
-                 "queued_bytes")  # fmt: skip
+    __slots__ = ("_channels", "_counters", "_frame_bytes", "_frame_bytes_max", "_frames", "_peer",
+                 "link", "queued_bytes")  # fmt: skip
 
-    def __init__(self, link: Link, frame_bytes_max: int, counters: Counters) -> None:
+    def __init__(
+        self, link: Link, frame_bytes_max: int, counters: Counters, peer: PeerCounters
+    ) -> None:
         self.link = link
+        self._peer = peer
         self.queued_bytes = 0
         self._frame_bytes_max = frame_bytes_max
         self._counters = counters
@@ -66,11 +70,13 @@ class Outbox:
             return
         self._frames = []
         self.queued_bytes = 0
-        counters = self._counters
+        sent_bytes = 0
         for frame in frames:
             self.link.send(frame)
-            counters.frames_sent_total += 1
-            counters.bytes_sent_total += HEADER_BYTES + len(frame)
+            sent_bytes += HEADER_BYTES + len(frame)
+        for counters in (self._counters, self._peer):
+            counters.frames_sent_total += len(frames)
+            counters.bytes_sent_total += sent_bytes
 
     def clear(self) -> None:
         """Forget everything: the link is gone."""

@@ -43,6 +43,7 @@ def check(config: Config) -> list[Problem]:
         *_check_exposure(config),
         *_check_ticks(config),
         *_check_sizes(config),
+        *_check_snapshots(config),
     ]
 
 
@@ -240,6 +241,17 @@ def _check_sizes(config: Config) -> Iterator[Problem]:
     for key, value, other_key, other_value in pairs:
         if value < other_value:
             yield Problem(key, value, f"at least {other_key}, {other_value}")
+
+
+def _check_snapshots(config: Config) -> Iterator[Problem]:
+    try:
+        config.snapshot.express_limits(config.node.shards).validate()
+    except ValueError as error:
+        yield Problem(
+            "snapshot.bytes_per_second",
+            config.snapshot.bytes_per_second,
+            f"0 for no bound, or enough for {config.node.shards} shards; for one: {error}",
+        )
 
 
 def _listen(config: Config, key: str) -> str:

@@ -13,6 +13,7 @@ import msgspec
 import xxhash
 from msgspec import Meta
 
+from rafter_transport.express_limits import ExpressLimits
 from rafter_transport.tls import NAME_PATTERN
 from rafterd.address import Address, parse_address, parse_member
 from rafterd.placement import group_members, groups_of_node
@@ -179,6 +180,26 @@ class StorageSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sync: Literal["thread", "inline"] = "thread"
 
 
+class SnapshotSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[snapshot]: when a group's state is saved and its log cut, and how snapshots travel."""
+
+    log_bytes: Annotated[int, Meta(ge=1024, le=1 << 40)] = 64 << 20
+    log_entries: Annotated[int, Meta(ge=1, le=1 << 40)] = 1_000_000
+    retained: Annotated[int, Meta(ge=1, le=16)] = 2
+    chunk_bytes: Annotated[int, Meta(ge=4096, le=1 << 20)] = 256 << 10
+    transfers_max: Annotated[int, Meta(ge=1, le=64)] = 4
+    bytes_per_second: Annotated[int, Meta(ge=0, le=1 << 40)] = 0
+
+    def express_limits(self, shards: int) -> ExpressLimits:
+        """Return what one of a node's shards may use: the node's rate is shared out evenly."""
+        rate = self.bytes_per_second
+        return ExpressLimits(
+            sends_max=self.transfers_max,
+            receives_max=self.transfers_max,
+            bytes_per_second=max(1, rate // shards) if rate else None,
+        )
+
+
 class LogSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """[log]: what goes to standard error."""
 
@@ -199,6 +220,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cluster: ClusterSection = ClusterSection()
     raft: RaftSection = RaftSection()
     storage: StorageSection = StorageSection()
+    snapshot: SnapshotSection = SnapshotSection()
     log: LogSection = LogSection()
 
     @property

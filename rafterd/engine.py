@@ -12,12 +12,16 @@ There are no timers for batching: under load rounds grow by themselves, idle the
 A leader's appends leave in step 4, while its own sync runs; its own vote for them counts when that
 sync returns (`RawNode.storage_done`). Messages that promise something to others (votes, append
 responses) leave only then (architecture.md §5, §8.1; thesis 10.2.1).
+
+A snapshot of the leader is durable before the engine hears of it. Its Ready goes to the log as any
+other, while the state machine takes the snapshot in on another thread; what that Ready and those
+behind it promise is held until both are done.
 """
 
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from rafter_core import (
     HardState,
@@ -25,15 +29,16 @@ from rafter_core import (
     MessageKind,
     Ready,
     RequestRefused,
+    Snapshot,
     StepError,
 )
 from rafter_storage.errors import CorruptionError, DiskFull
-from rafter_storage.segment_manager import GroupWrite, SegmentManager, WriteJob
+from rafter_storage.segment_manager import GroupChange, GroupWrite, SegmentManager, WriteJob
 from rafter_transport.exchanger import Channel
 from rafterd.flusher import Flusher, Job, make_flusher
 from rafterd.placement import shard_of_group
 from rafterd.raft_post import Post, RaftPost, ShardCounts, received
-from rafterd.replica import Replica
+from rafterd.replica import Place, Replica
 from rafterd.shared import Counter
 
 logger = logging.getLogger(__name__)
@@ -50,6 +55,29 @@ class _Stored(NamedTuple):
     hard_state: HardState
 
 
+class _Change(NamedTuple):
+    """A change of a group's log, and who is to hear what came of it."""
+
+    change: GroupChange
+    on_end: Callable[[bool], None]
+
+
+class SnapshotHandler(Protocol):
+    """Who moves snapshots for the engine. Called on the loop, within a round."""
+
+    def send(self, group: int, message: Message) -> None:
+        """Bring the snapshot that `message` speaks of to its receiver, and the message with it.
+
+        `Engine.report_snapshot` is called when that has ended, and never from within this call.
+        """
+
+    def install(self, replica: Replica, snapshot: Snapshot) -> None:
+        """Let the state machine recover from a snapshot, on another thread.
+
+        `Engine.snapshot_installed` is called when it has, and never from within this call.
+        """
+
+
 class Engine:
     """Schedules the replicas of one shard. All methods run on the shard's loop."""
 
@@ -64,13 +92,15 @@ class Engine:
         sync_mode: str,
         on_fatal: Callable[[BaseException], None],
     ) -> None:
+        """Begin without groups. `snapshots` must be set before the first round."""
+        self.snapshots: SnapshotHandler
         self.replicas: dict[int, Replica] = {}
         self.before_round: Callable[[], None] = _nothing
         self.after_round: Callable[[], None] = _nothing
         self.on_condemned: Callable[[int], None] = _ignore
         self._loop = loop
         self._store = store
-        self._post = RaftPost(post, shard_counts)
+        self._post = RaftPost(post, shard_counts, self._send_snapshot)
         self._shard_counts = shard_counts
         self._counters = counters
         self._on_fatal = on_fatal
@@ -81,7 +111,11 @@ class Engine:
         # What the next write job takes along, in the order of the Readys.
         self._waiting: list[_Stored] = []
         self._must_sync = False
+        self._changes: list[_Change] = []
         self._in_job: list[_Stored] = []
+        self._changes_in_job: list[_Change] = []
+        # What is durable and waits for a snapshot to be in the state machine, by group.
+        self._held: dict[int, list[_Stored]] = {}
         self._jobs_since_chore = 0
         # A write that found no room on the disk: it stays the next one until there is.
         self._stalled: WriteJob | None = None
@@ -111,21 +145,25 @@ class Engine:
         """Step raft messages from the shard (node, shard). Malformed ones raise DecodeError."""
         for group, message in received(channel, node, items):
             replica = self.replicas.get(group)
-            if replica is not None:
-                self._step(replica, shard, message)
+            if replica is None:
+                continue
+            if message.kind is MessageKind.SNAPSHOT:
+                # Without its data, which comes another way, and the message with it.
+                logger.warning(
+                    "group %d ignored a bare snapshot of node %d, shard %d", group, node, shard
+                )
+                continue
+            self.step(replica, message, shard)
 
-    def _step(self, replica: Replica, shard: int, message: Message) -> None:
-        group, node = replica.group, message.sender
-        if message.kind is MessageKind.SNAPSHOT:
-            # Nothing here can install one. Logs are kept whole, so none is needed either.
-            logger.warning("group %d ignored a snapshot of node %d", group, node)
-            return
+    def step(self, replica: Replica, message: Message, shard: int) -> None:
+        """Give a replica one message of a node's shard. A snapshot must be durable here already."""
         try:
             replica.node.step(message)
         except (StepError, RequestRefused) as error:
             logger.warning(
-                "group %d refused a message of node %d, shard %d: %s", group, node, shard, error
-            )
+                "group %d refused a message of node %d, shard %d: %s",
+                replica.group, message.sender, shard, error,
+            )  # fmt: skip
             return
         except CorruptionError as error:
             self._condemn(replica, error)
@@ -165,6 +203,41 @@ class Engine:
                 replica.node.report_unreachable(node)
                 self.mark(replica)
 
+    # Snapshots --------------------------------------------------------------------------------
+
+    def _send_snapshot(self, group: int, message: Message) -> None:
+        self.snapshots.send(group, message)
+
+    def report_snapshot(self, group: int, node: int, *, is_ok: bool) -> None:
+        """Tell a group how sending its snapshot to a node has ended."""
+        replica = self.replicas.get(group)
+        if replica is not None:
+            replica.node.report_snapshot(node, is_ok)
+            self.mark(replica)
+
+    def snapshot_installed(self, replica: Replica, place: Place) -> None:
+        """Go on with a replica whose state machine has recovered from the snapshot at `place`."""
+        if replica.is_condemned or place.index != replica.installing_index:
+            # A newer snapshot has come meanwhile, and is being installed next.
+            return
+        replica.snapshot_installed(place)
+        self._release(self._held.pop(replica.group, []))
+        self.mark(replica)
+
+    def change(self, change: GroupChange, on_end: Callable[[bool], None]) -> None:
+        """Change what a group's log knows beside its entries.
+
+        `on_end(True)` is called once that is durable, `on_end(False)` if the group goes out of
+        service before, and neither if the engine stops.
+        """
+        self._changes.append(_Change(change, on_end))
+        self.schedule()
+
+    def condemn(self, replica: Replica, error: CorruptionError) -> None:
+        """Give up a group whose snapshot or log proved damaged outside of the engine."""
+        if not replica.is_condemned:
+            self._condemn(replica, error)
+
     # The round --------------------------------------------------------------------------------
 
     def _round(self) -> None:
@@ -200,9 +273,14 @@ class Engine:
         logger.error("group %d is not served any more, its log is damaged: %s", group, error)
         del self.replicas[group]
         self._waiting = [stored for stored in self._waiting if stored.replica is not replica]
+        given_up = [each for each in self._changes if each.change.group == group]
+        self._changes = [each for each in self._changes if each.change.group != group]
+        self._held.pop(group, None)
         self._store.condemn(group, error.damage)
         replica.condemn()
         self.on_condemned(group)
+        for _, on_end in given_up:
+            on_end(False)
 
     def _advance(self, replica: Replica) -> None:
         replica.advance()
@@ -212,9 +290,11 @@ class Engine:
         ready = replica.take_ready()
         if ready.messages:
             self._post.send(replica.group, ready.messages)
-        if ready.must_sync or replica.readies_in_storage:
+        if ready.snapshot is not None:
+            self.snapshots.install(replica, ready.snapshot)
+        if _must_be_written(ready) or replica.readies_in_storage:
             # Without entries of its own a Ready may still speak of entries that are being synced.
-            self._must_sync = self._must_sync or ready.must_sync
+            self._must_sync = self._must_sync or _must_be_written(ready)
             self._waiting.append(_Stored(replica, ready, replica.hard_state))
             replica.readies_in_storage += 1
         else:
@@ -237,25 +317,31 @@ class Engine:
         """Start one write for everything that waits, unless one is running."""
         if self._flusher.is_busy:
             return
-        if self._stalled is not None or not self._waiting:
+        if self._stalled is not None or not (self._waiting or self._changes):
             self._begin_housekeeping()
             return
         if self._jobs_since_chore >= JOBS_PER_CHORE and self._begin_chore():
             return
         waiting = self._waiting
         self._waiting = []
-        if not self._must_sync:
+        if not (self._must_sync or self._changes):
             self._release(waiting)
             return
         self._must_sync = False
         self._in_job = waiting
+        self._changes_in_job, self._changes = self._changes, []
         # A commit index alone is not worth a sync; it rides along with the next record.
         writes = [
-            GroupWrite(stored.replica.group, stored.hard_state, stored.ready.entries)
+            GroupWrite(
+                stored.replica.group, stored.hard_state, stored.ready.entries, stored.ready.snapshot
+            )
             for stored in waiting
-            if stored.ready.must_sync
+            if _must_be_written(stored.ready)
         ]
-        self._flusher.submit(self._store.begin(writes))
+        job = self._store.begin(writes, [each.change for each in self._changes_in_job])
+        # Changes alone would only be written; they are rare, and what follows them must wait.
+        job.must_sync = job.must_sync or bool(self._changes_in_job)
+        self._flusher.submit(job)
         self._counters[Counter.ROUNDS_TOTAL] += 1
         self._jobs_since_chore += 1
 
@@ -309,15 +395,23 @@ class Engine:
             raise error
         self._store.complete(job)
         released = self._in_job
+        changed = self._changes_in_job
         self._in_job = []
+        self._changes_in_job = []
         self._release(released)
+        for _, on_end in changed:
+            on_end(True)
 
     def _release(self, released: list[_Stored]) -> None:
-        for replica, ready, _ in released:
+        for stored in released:
+            replica = stored.replica
             if replica.is_condemned:
                 continue
+            if replica.is_installing:
+                self._held.setdefault(replica.group, []).append(stored)
+                continue
             replica.readies_in_storage -= 1
-            self._stored(replica, ready)
+            self._stored(replica, stored.ready)
             self.mark(replica)
 
     def publish_storage(self) -> None:
@@ -345,6 +439,10 @@ class Engine:
         """Stop scheduling and wait for a write that is running."""
         self._is_stopped = True
         self._flusher.close()
+
+
+def _must_be_written(ready: Ready) -> bool:
+    return ready.must_sync or ready.snapshot is not None
 
 
 def _tick(replica: Replica) -> None:

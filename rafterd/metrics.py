@@ -24,7 +24,7 @@ from prometheus_client.registry import Collector
 from rafterd import __version__
 from rafterd.config import Config
 from rafterd.health import ShardFact
-from rafterd.shared import Counter, GroupState, GroupWord, SharedState
+from rafterd.shared import Counter, GroupState, GroupWord, PeerWord, SharedState
 
 MICROSECONDS = 1e-6
 
@@ -34,6 +34,15 @@ class ShardMetric(NamedTuple):
 
     name: str
     counter: Counter
+    documentation: str
+    scale: float = 1
+
+
+class PeerMetric(NamedTuple):
+    """One family with the labels `shard` and `node`: what each shard says of each node."""
+
+    name: str
+    word: PeerWord
     documentation: str
     scale: float = 1
 
@@ -121,6 +130,47 @@ COUNTERS = (
         "Links, dialled or accepted, that ended in TLS: a certificate that does not fit, no TLS.",
     ),
     ShardMetric(
+        "rafter_client_tls_refused",
+        Counter.CLIENT_TLS_REFUSED_TOTAL,
+        "Connections of clients that ended in TLS: a certificate that does not fit, no TLS.",
+    ),
+    ShardMetric(
+        "rafter_snapshots_taken", Counter.SNAPSHOTS_TAKEN_TOTAL, "Snapshots taken of groups here."
+    ),
+    ShardMetric(
+        "rafter_snapshots_failed",
+        Counter.SNAPSHOTS_FAILED_TOTAL,
+        "Snapshots that could not be taken; another try follows.",
+    ),
+    ShardMetric(
+        "rafter_snapshots_sent", Counter.SNAPSHOTS_SENT_TOTAL, "Snapshots that a follower has got."
+    ),
+    ShardMetric(
+        "rafter_snapshots_unsent",
+        Counter.SNAPSHOTS_UNSENT_TOTAL,
+        "Transfers of snapshots that ended without; raft begins another if one is needed.",
+    ),
+    ShardMetric(
+        "rafter_snapshots_received",
+        Counter.SNAPSHOTS_RECEIVED_TOTAL,
+        "Snapshots received whole from leaders.",
+    ),
+    ShardMetric(
+        "rafter_snapshots_installed",
+        Counter.SNAPSHOTS_INSTALLED_TOTAL,
+        "Snapshots that took the place of a replica's log and state.",
+    ),
+    ShardMetric(
+        "rafter_snapshot_sent_bytes",
+        Counter.SNAPSHOT_BYTES_SENT_TOTAL,
+        "Bytes of snapshots sent to other nodes.",
+    ),
+    ShardMetric(
+        "rafter_snapshot_received_bytes",
+        Counter.SNAPSHOT_BYTES_RECEIVED_TOTAL,
+        "Bytes of snapshots received from other nodes.",
+    ),
+    ShardMetric(
         "rafter_cpu_seconds",
         Counter.CPU_MICROSECONDS_TOTAL,
         "Processor time of the shard process.",
@@ -152,6 +202,11 @@ GAUGES = (
         Counter.WAL_IS_DISK_FULL,
         "1 while there is no room for another segment, and writes are refused.",
     ),
+    ShardMetric(
+        "rafter_snapshot_transfers",
+        Counter.SNAPSHOT_TRANSFERS,
+        "Snapshots on their way to other nodes or from them.",
+    ),
     ShardMetric("rafter_sessions", Counter.SESSIONS, "Sessions remembered by state machines."),
     ShardMetric("rafter_peer_links_up", Counter.PEER_LINKS_UP, "Links to other nodes that are up."),
     ShardMetric("rafter_memory_bytes", Counter.MEMORY_BYTES, "Resident memory of the process."),
@@ -173,6 +228,34 @@ GROUP_GAUGES = (
         GroupWord.STATE,
         "State of the replica: "
         + ", ".join(f"{state} {state.name.lower()}" for state in GroupState),
+    ),
+)
+
+
+PEER_COUNTERS = (
+    PeerMetric("rafter_link_frames_sent", PeerWord.FRAMES_SENT_TOTAL, "Frames sent to a node."),
+    PeerMetric("rafter_link_sent_bytes", PeerWord.BYTES_SENT_TOTAL, "Bytes sent to a node."),
+    PeerMetric(
+        "rafter_link_frames_received", PeerWord.FRAMES_RECEIVED_TOTAL, "Frames received from it."
+    ),
+    PeerMetric(
+        "rafter_link_received_bytes", PeerWord.BYTES_RECEIVED_TOTAL, "Bytes received from it."
+    ),
+    PeerMetric(
+        "rafter_link_refused",
+        PeerWord.REFUSED_TOTAL,
+        "Items for it that were not taken: no link, no room.",
+    ),
+)
+
+PEER_GAUGES = (
+    PeerMetric("rafter_links_up", PeerWord.LINKS_UP, "Links to its shards that are up."),
+    PeerMetric("rafter_link_pending_bytes", PeerWord.PENDING_BYTES, "Bytes that wait for it."),
+    PeerMetric(
+        "rafter_link_round_trip_seconds",
+        PeerWord.ROUND_TRIP_MICROSECONDS,
+        "The longest round trip that the kernel measured on a link to it; 0 if none.",
+        MICROSECONDS,
     ),
 )
 
@@ -203,6 +286,7 @@ class NodeCollector(Collector):
         yield from self._collect_facts()
         yield from self._collect_shards()
         yield from self._collect_groups()
+        yield from self._collect_peers()
 
     def _collect_facts(self) -> Iterator[Metric]:
         serving = GaugeMetricFamily(
@@ -259,6 +343,22 @@ class NodeCollector(Collector):
             family = GaugeMetricFamily(metric.name, metric.documentation, labels=["group"])
             for group, label in self._groups:
                 family.add_metric([label], self._shared.get_group(group, metric.word))
+            yield family
+
+    def _collect_peers(self) -> Iterator[Metric]:
+        shared = self._shared
+        rows = [
+            (words, [str(shard), str(node)])
+            for shard in range(shared.shards)
+            for node in shared.nodes
+            if (words := shared.peer_words(shard, node)) is not None
+        ]
+        family: CounterMetricFamily | GaugeMetricFamily
+        for metric in (*PEER_COUNTERS, *PEER_GAUGES):
+            kind = CounterMetricFamily if metric in PEER_COUNTERS else GaugeMetricFamily
+            family = kind(metric.name, metric.documentation, labels=["shard", "node"])
+            for words, labels in rows:
+                family.add_metric(labels, words[metric.word] * metric.scale)
             yield family
 
 

@@ -88,7 +88,7 @@ def run_node(
     except (StorageError, PortError, TlsError) as error:
         directory.release()
         return _refuse(error)
-    shared = SharedState(config.node.shards, config.cluster.groups)
+    shared = SharedState(config.node.shards, config.cluster.groups, config.nodes)
 
     def on_serving() -> None:
         logger.info("node serves", extra={"clients": config.client.listen})

@@ -4,10 +4,10 @@ A message is an item of its own, but for heartbeats and their responses: those t
 for the same shard of a node leave as one item, however many groups they speak of.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
-from rafter_core import DecodeError, Message
+from rafter_core import DecodeError, Message, MessageKind
 from rafter_core.heartbeats import (
     HEARTBEATS_MAX,
     heartbeats_from_wire,
@@ -39,10 +39,17 @@ class ShardCounts(Protocol):
 class RaftPost:
     """Sends the messages of all groups of a shard. On the shard's loop only.
 
-    What cannot be posted is dropped: raft sends it again in its own time.
+    What cannot be posted is dropped: raft sends it again in its own time. Snapshots do not leave
+    here; they go to `on_snapshot(group, message)`, which has to report how each of them ended.
     """
 
-    def __init__(self, post: Post, shard_counts: ShardCounts) -> None:
+    def __init__(
+        self,
+        post: Post,
+        shard_counts: ShardCounts,
+        on_snapshot: Callable[[int, Message], None],
+    ) -> None:
+        self._on_snapshot = on_snapshot
         self._post = post
         self._shard_counts = shard_counts
         # What the round has gathered for each (node, shard).
@@ -51,6 +58,9 @@ class RaftPost:
     def send(self, group: int, messages: Iterable[Message]) -> None:
         """Queue messages of one group; they leave with the next `flush`."""
         for message in messages:
+            if message.kind is MessageKind.SNAPSHOT:
+                self._on_snapshot(group, message)
+                continue
             node = message.to
             shards = self._shard_counts.shard_count(node)
             if shards is None:

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from rafter_core import (
     Entry,
@@ -16,6 +16,7 @@ from rafter_core import (
     StateMachine,
 )
 from rafter_core.conf_change import decode
+from rafter_core.entries import payloads_bytes
 from rafter_core.state_machine import Update
 from rafterd.shared import GroupState, GroupWord
 
@@ -50,28 +51,45 @@ class ReplicaListener(Protocol):
         """Forget reads and proposals that wait: they will not be confirmed here."""
 
 
+class Place(NamedTuple):
+    """A place in a group's log, and the entry that brought the configuration in force there."""
+
+    index: int = 0  # type: ignore[assignment]  # shadows tuple.index on purpose
+    term: int = 0
+    membership_index: int = 0
+
+
+NOWHERE = Place()
+
+
 class Replica:
     """Drives one RawNode and one state machine; owned by the shard's engine and its thread.
 
     Nothing here blocks: the engine writes what `take_ready` returned and comes back with
-    `storage_done`.
+    `storage_done`. While `is_installing`, another thread puts a leader's snapshot in the place of
+    the machine's state: nothing is applied, and what Readys promise is held until it is there.
     """
 
     __slots__ = (
+        "_applied_term",
         "_leader_term",
+        "_membership_index",
         "_proposals",
         "_reads",
         "_route",
         "_words",
         "group",
         "hard_state",
+        "installing_index",
         "is_condemned",
         "is_dirty",
         "listener",
+        "logged_bytes",
         "machine",
         "node",
         "on_route",
         "readies_in_storage",
+        "snapshot_index",
     )
 
     def __init__(
@@ -82,7 +100,9 @@ class Replica:
         hard_state: HardState,
         words: memoryview,
         on_route: Callable[[int, int, int], None],
+        start: Place = NOWHERE,
     ) -> None:
+        """Begin with a machine that holds the state at `start`, which a snapshot was taken of."""
         self.group = group
         self.node = node
         self.machine = machine
@@ -91,7 +111,12 @@ class Replica:
         self.on_route = on_route
         self.is_dirty = False
         self.is_condemned = False
+        self.installing_index = 0
         self.readies_in_storage = 0
+        self.snapshot_index = start.index
+        self.logged_bytes = 0
+        self._applied_term = start.term
+        self._membership_index = start.membership_index
         self._proposals: deque[tuple[int, int, Proposal]] = deque()
         self._reads: deque[ReadState] = deque()
         self._leader_term = 0
@@ -107,6 +132,31 @@ class Replica:
     def members(self) -> tuple[int, ...]:
         """All nodes that have a replica of the group, by the configuration in force here."""
         return self.node.membership.nodes
+
+    @property
+    def is_installing(self) -> bool:
+        """Whether the state machine is not yet where the log begins: at `installing_index`."""
+        return self.installing_index != 0
+
+    @property
+    def applied(self) -> Place:
+        """Where the state machine is in the log."""
+        return Place(self.node.applied, self._applied_term, self._membership_index)
+
+    def snapshot_taken(self, index: int, bytes_covered: int) -> None:
+        """Count the log from a durable snapshot of this state machine on.
+
+        `bytes_covered` is what `logged_bytes` was at its index.
+        """
+        self.snapshot_index = index
+        self.logged_bytes -= bytes_covered
+
+    def snapshot_installed(self, place: Place) -> None:
+        """Go on from a snapshot that has replaced the state machine's state."""
+        self.installing_index = 0
+        self._applied_term = place.term
+        self._membership_index = place.membership_index
+        self.snapshot_taken(place.index, self.logged_bytes)
 
     @property
     def proposals_count(self) -> int:
@@ -161,9 +211,14 @@ class Replica:
         ready = self.node.ready()
         if ready.hard_state is not None:
             self.hard_state = ready.hard_state
+        if ready.snapshot is not None:
+            self.installing_index = ready.snapshot.index
         if ready.committed:
             self._apply(ready.committed)
-            self.node.apply_done(ready.committed[-1].index)
+            last = ready.committed[-1]
+            self._applied_term = last.term
+            self.logged_bytes += payloads_bytes(ready.committed)
+            self.node.apply_done(last.index)
         if ready.read_states:
             self._reads.extend(ready.read_states)
         if self._reads:
@@ -205,6 +260,7 @@ class Replica:
                 "witness, and this node is to apply it"
             )
         self.node.apply_conf_change(decode(entry.kind, entry.payload))
+        self._membership_index = entry.index
 
     def _confirm_reads(self) -> None:
         """Answer confirmed reads whose index has been applied.

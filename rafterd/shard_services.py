@@ -7,20 +7,16 @@ import logging
 import os
 import random
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from rafter_core import Config as CoreConfig
 from rafter_core import DecodeError, InvariantError, Membership, RawNode, Role, TransferRefused
 from rafter_kv.connection import RespConnection
 from rafter_kv.machine import KeyValueMachine
-from rafter_storage.data_directory import shard_directory
-from rafter_storage.segment_manager import SegmentManager
 from rafter_transport.exchanger import Channel, Exchanger
-from rafter_transport.handshake import VERSION_MAX, VERSION_MIN, Hello
-from rafter_transport.limits import Limits
 from rafter_transport.payload import PayloadError
+from rafter_transport.peer_log import PeerLog
 from rafter_transport.registry import Registry
+from rafter_transport.tls_stream import TlsStream
 from rafterd.answers import Answers
 from rafterd.boot import ShardBoot
 from rafterd.client_front import ClientFront
@@ -29,6 +25,7 @@ from rafterd.engine import Engine
 from rafterd.group_service import GroupService
 from rafterd.node_status import StatusGatherer
 from rafterd.node_tls import TlsError, TlsUpdate
+from rafterd.peer_status import publish_peers
 from rafterd.placement import groups_of_shard, shard_of_group
 from rafterd.replica import Replica
 from rafterd.requests import (
@@ -40,7 +37,9 @@ from rafterd.requests import (
     not_executed,
 )
 from rafterd.router import Router
+from rafterd.shard_parts import core_config, link_limits, make_hello, open_log
 from rafterd.shared import Counter, GroupState, GroupWord
+from rafterd.snapshots import Snapshots, open_snapshots, recover
 
 logger = logging.getLogger(__name__)
 
@@ -66,15 +65,21 @@ class ShardServices:
         self._counters = shared.counter_words(boot.shard)
         self._clock = Clock()
         self._listeners: list[asyncio.Server] = []
+        self._client_log = PeerLog(logger)
+        self._tls_reads = 0
         self._replay_targets: dict[int, int] = {}
         self._first_leader_ticks = config.raft.election_timeout_ticks
         self._services: dict[int, GroupService] = {}
         self._machines: dict[int, KeyValueMachine] = {}
         nodes = {node: (address.host, address.port) for node, address in config.nodes.items()}
         self._registry = Registry(config.node.id, nodes)
+        self._hello = make_hello(boot)
+        self._link_limits = link_limits(config)
         self.exchanger = self._make_exchanger()
         self._answers = Answers(self.exchanger)
-        self._store = self._open_store()
+        self._store = open_log(boot)
+        owned = self._owned_groups()
+        self._snapshot_store = open_snapshots(config, owned)
         self.engine = Engine(
             loop=loop,
             store=self._store,
@@ -84,19 +89,8 @@ class ShardServices:
             sync_mode=config.storage.sync,
             on_fatal=on_fatal,
         )
-        self._router = Router(
-            node=config.node.id,
-            shard=boot.shard,
-            routes={group: config.members(group) for group in range(1, config.cluster.groups + 1)},
-            services=self._services,
-            post=self.exchanger,
-            shard_counts=self._registry,
-            shared=shared,
-            request_timeout_seconds=config.client.request_timeout_seconds,
-            now_seconds=loop.time,
-            schedule=self.engine.schedule,
-            batches_outstanding_max=config.raft.batches_in_flight_max,
-        )
+        self._snapshots = self._make_snapshots(len(owned))
+        self._router = self._make_router()
         self._status = StatusGatherer(
             config, shared, self._registry, self.exchanger, loop.call_later, self.engine.schedule
         )
@@ -111,7 +105,7 @@ class ShardServices:
         self.engine.before_round = self._router.form_batches
         self.engine.after_round = self.front.flush_replies
         self.engine.on_condemned = self._group_condemned
-        for group in self._owned_groups():
+        for group in owned:
             self._add_group(group)
 
     # Building ---------------------------------------------------------------------------------
@@ -123,43 +117,11 @@ class ShardServices:
         owned = groups_of_shard(self._boot.shard, config.node.shards, config.cluster.groups)
         return [group for group in owned if group in local]
 
-    def _open_store(self) -> SegmentManager:
-        storage = self._config.storage
-        data_directory = Path(self._config.node.data_dir)
-        directory = shard_directory(data_directory, self._boot.identity.layout, self._boot.shard)
-        store = SegmentManager(
-            directory,
-            segment_bytes=storage.segment_bytes,
-            tail_bytes_max=storage.tail_bytes_max,
-        )
-        store.open()
-        return store
-
     def _make_exchanger(self) -> Exchanger:
-        config, boot = self._config, self._boot
-        hello = Hello(
-            version_min=VERSION_MIN,
-            version_max=VERSION_MAX,
-            cluster_id=config.cluster_id,
-            node_id=config.node.id,
-            incarnation=boot.identity.incarnation,
-            shard=boot.shard,
-            shards=config.node.shards,
-            client_host=config.announce_host,
-            client_port=config.client.port,
-        )
-        peer = config.peer
-        limits = Limits(
-            frame_bytes_max=peer.frame_bytes_max,
-            pending_bytes_max=peer.pending_bytes_max,
-            connections_max=peer.connections_max,
-            handshake_seconds=peer.handshake_seconds,
-            reconnect_cap_seconds=peer.reconnect_seconds_max,
-        )
         return Exchanger(
-            hello=hello,
+            hello=self._hello,
             registry=self._registry,
-            limits=limits,
+            limits=self._link_limits,
             handlers={
                 Channel.RAFT: functools.partial(self._on_raft, Channel.RAFT),
                 Channel.HEARTBEATS: functools.partial(self._on_raft, Channel.HEARTBEATS),
@@ -169,7 +131,39 @@ class ShardServices:
             },
             on_link_state=self._on_link_state,
             loop=self._loop,
-            tls=boot.tls.peer,
+            tls=self._boot.tls.peer,
+        )
+
+    def _make_snapshots(self, groups_max: int) -> Snapshots:
+        return Snapshots(
+            config=self._config,
+            hello=self._hello,
+            link_limits=self._link_limits,
+            tls=self._boot.tls.peer,
+            registry=self._registry,
+            exchanger=self.exchanger,
+            engine=self.engine,
+            store=self._snapshot_store,
+            groups_max=groups_max,
+            loop=self._loop,
+            counters=self._counters,
+            on_fatal=self._on_fatal,
+        )
+
+    def _make_router(self) -> Router:
+        config = self._config
+        return Router(
+            node=config.node.id,
+            shard=self._boot.shard,
+            routes={group: config.members(group) for group in range(1, config.cluster.groups + 1)},
+            services=self._services,
+            post=self.exchanger,
+            shard_counts=self._registry,
+            shared=self._shared,
+            request_timeout_seconds=config.client.request_timeout_seconds,
+            now_seconds=self._loop.time,
+            schedule=self.engine.schedule,
+            batches_outstanding_max=config.raft.batches_in_flight_max,
         )
 
     def _add_group(self, group: int) -> None:
@@ -180,26 +174,22 @@ class ShardServices:
             logger.error("group %d is not served: its log is damaged: %s", group, damage)
             return
         words[GroupWord.STATE] = GroupState.STARTING
-        config, raft = self._config, self._config.raft
-        members = config.members(group)
-        log = self._store.group_log(group, Membership(tuple(sorted(members))))
+        config = self._config
+        founding = Membership(tuple(sorted(config.members(group))))
+        log = self._store.group_log(group, founding)
+        recovered = recover(self._snapshot_store, log, KeyValueMachine, self._show_life)
+        if recovered is None:
+            words[GroupWord.STATE] = GroupState.DAMAGED
+            logger.error(
+                "group %d is not served: its log begins at index %d, and there is no sound "
+                "snapshot of what is before", group, log.first_index(),
+            )  # fmt: skip
+            return
+        machine, place, membership = recovered
+        log = self._store.group_log(group, founding, place.index, membership)
         hard_state, _ = log.initial_state()
-        core_config = CoreConfig(
-            node_id=config.node.id,
-            election_timeout_ticks=raft.election_timeout_ticks,
-            heartbeat_ticks=raft.heartbeat_ticks,
-            eager_commit=False,
-            # Routers know the leaders, and repeat under a session what was dropped.
-            forward_proposals=False,
-            message_bytes_max=raft.message_bytes_max,
-            inflight_messages_max=raft.inflight_messages_max,
-            inflight_bytes_max=raft.inflight_bytes_max,
-            uncommitted_bytes_max=raft.uncommitted_bytes_max,
-            committed_bytes_per_ready_max=raft.committed_bytes_per_ready_max,
-        )
-        machine = KeyValueMachine()
-        node = RawNode(core_config, log, random.Random(os.urandom(16)))
-        replica = Replica(group, node, machine, hard_state, words, self._on_route)
+        node = RawNode(core_config(config, place.index), log, random.Random(os.urandom(16)))
+        replica = Replica(group, node, machine, hard_state, words, self._on_route, place)
         service = GroupService(
             replica,
             machine,
@@ -215,6 +205,10 @@ class ShardServices:
         self._replay_targets[group] = hard_state.commit
         self.engine.add(replica)
 
+    def _show_life(self) -> None:
+        """Tell the supervisor that a long start goes on."""
+        self._counters[Counter.HEARTBEAT] += 1
+
     def _group_condemned(self, group: int) -> None:
         """Serve a group no more whose log proved damaged; its other replicas do."""
         del self._services[group]
@@ -229,6 +223,7 @@ class ShardServices:
             self.exchanger.attach_shard(shard, stream)
         peer = self._config.peer
         await self.exchanger.start(peer.host, peer.shard_port(self._boot.shard))
+        self._snapshots.start()
 
     def is_replayed(self) -> bool:
         """Whether every group has applied what its log says is committed."""
@@ -240,9 +235,7 @@ class ShardServices:
 
     async def open_client_listeners(self) -> None:
         """Listen on the base port, together with the other shards, and on this shard's own."""
-        client, context = self._config.client, self._boot.tls.client_context
-        # A time without TLS would be an error.
-        handshake_seconds = None if context is None else CLIENT_HANDSHAKE_SECONDS
+        client = self._config.client
         ports = ((client.port, True), (client.shard_port(self._boot.shard), False))
         for port, is_shared in ports:
             self._listeners.append(
@@ -253,22 +246,36 @@ class ShardServices:
                     reuse_address=True,
                     reuse_port=is_shared,
                     backlog=CLIENT_BACKLOG,
-                    ssl=context,
-                    ssl_handshake_timeout=handshake_seconds,
                 )
             )
 
-    def _connect(self) -> RespConnection:
-        return RespConnection(self.front)
+    def _connect(self) -> asyncio.Protocol:
+        connection = RespConnection(self.front)
+        session = self._boot.tls.client_session()
+        if session is None:
+            return connection
+        return TlsStream(
+            connection,
+            session,
+            handshake_seconds=CLIENT_HANDSHAKE_SECONDS,
+            on_refused=self._client_refused,
+            cleartext_answer=b"-ERR this port takes TLS connections only\r\n",
+            loop=self._loop,
+        )
+
+    def _client_refused(self, host: str, reason: str) -> None:
+        self._counters[Counter.CLIENT_TLS_REFUSED_TOTAL] += 1
+        self._client_log.report(f"client at {host}", reason, f"connection refused: {reason}")
 
     def reload_tls(self) -> None:
         """Read the TLS files again, in a thread; new connections use what they say."""
+        self._tls_reads += 1
         reading = self._loop.run_in_executor(None, self._boot.tls.read)
-        reading.add_done_callback(self._tls_read)
+        reading.add_done_callback(functools.partial(self._tls_read, self._tls_reads))
 
-    def _tls_read(self, reading: asyncio.Future[TlsUpdate]) -> None:
-        if reading.cancelled():
-            return
+    def _tls_read(self, number: int, reading: asyncio.Future[TlsUpdate]) -> None:
+        if reading.cancelled() or number != self._tls_reads:
+            return  # a later one is under way: what it finds is newer
         try:
             self._boot.tls.use(reading.result())
         except TlsError as error:
@@ -353,6 +360,8 @@ class ShardServices:
             words[GroupWord.EXPIRES] = machine.expires_count
             sessions += machine.session_count
             pending += replica.proposals_count
+        self._snapshots.publish()
+        self._snapshots.look()
         counters[Counter.PROPOSALS_PENDING] = pending
         counters[Counter.SESSIONS] = sessions
 
@@ -419,7 +428,8 @@ class ShardServices:
         self.engine.schedule()
 
     def housekeep(self) -> None:
-        """Look after the log. Called once a second."""
+        """Look after the log, and tell of the links. Called once a second."""
+        publish_peers(self._shared, self._boot.shard, self.exchanger)
         self.engine.publish_storage()
         self.engine.housekeep()
         if self.engine.is_disk_full:
@@ -453,6 +463,7 @@ class ShardServices:
         """Close connections, links and the log. What was acknowledged is on disk already."""
         for listener in self._listeners:
             listener.close()
+        await self._snapshots.close()
         self.engine.close()
         await self.exchanger.close()
         self._store.close()

@@ -183,7 +183,7 @@ def test_wrong_variables_and_flags_are_named() -> None:
         "environment RAFTERD_NODE__IDD: node.idd: unknown key; did you mean node.id?",
         (
             "command line: a.b: unknown section; known: node, client, peer, http, cluster, raft, "
-            "storage, log"
+            "storage, snapshot, log"
         ),
         'command line: node.shards: found ""; allowed: an integer from 0 to 64',
     ]

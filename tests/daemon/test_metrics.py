@@ -8,15 +8,29 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from rafterd.config import load_config
 from rafterd.health import ShardFact
-from rafterd.metrics import COUNTERS, GAUGES, GROUP_GAUGES, Exposition, NodeCollector
-from rafterd.shared import Counter, GroupState, GroupWord, SharedState
+from rafterd.metrics import (
+    COUNTERS,
+    GAUGES,
+    GROUP_GAUGES,
+    PEER_COUNTERS,
+    PEER_GAUGES,
+    Exposition,
+    NodeCollector,
+)
+from rafterd.shared import Counter, GroupState, GroupWord, PeerWord, SharedState
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
 
 @pytest.fixture
 def shared() -> SharedState:
-    shared = SharedState(2, 3)
+    shared = SharedState(2, 3, (1, 2))
+    for shard in range(2):
+        for node in (1, 2):
+            words = shared.peer_words(shard, node)
+            assert words is not None
+            for place in PeerWord:
+                words[place] = 1000 * shard + 100 * node + place
     for shard in range(2):
         for counter in Counter:
             shared.set_counter(shard, counter, 1_000_000 * (shard + 1) + counter)
@@ -59,6 +73,15 @@ def test_counters_carry_the_words_of_each_shard(
         assert found[metric.name, "1"] == pytest.approx(
             shared.get(1, metric.counter) * metric.scale
         )
+
+
+def test_links_carry_the_words_of_each_shard_and_node(exposition: Exposition) -> None:
+    found = samples(exposition)
+    for metric in PEER_COUNTERS:
+        assert found[f"{metric.name}_total", "2", "1"] == 1200 + metric.word
+    for metric in PEER_GAUGES:
+        expected = (100 + metric.word) * metric.scale
+        assert found[metric.name, "1", "0"] == pytest.approx(expected)
 
 
 def test_groups_carry_their_words_and_who_leads(exposition: Exposition) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from rafter_core import DecodeError, Message, MessageKind
+from rafter_core import DecodeError, Membership, Message, MessageKind, Snapshot
 from rafter_core.heartbeats import HEARTBEATS_MAX, heartbeats_to_wire
 from rafter_core.serializer import message_from_wire, message_to_wire
 from rafter_transport.payload import Channel, pack_item, unpack
@@ -47,13 +47,17 @@ class Nodes:
         return None if node == 4 else 2
 
 
+def unexpected(_group: int, message: Message) -> None:
+    raise AssertionError(f"{message} was handed on as a snapshot")
+
+
 def message(to: int, kind: MessageKind = HEARTBEAT, **fields: Any) -> Message:
     return Message(**{"kind": kind, "to": to, "sender": 1, "term": 5} | fields)
 
 
 def test_heartbeats_of_all_groups_to_one_shard_are_one_item() -> None:
     posted = Posted()
-    post = RaftPost(posted, Nodes())
+    post = RaftPost(posted, Nodes(), unexpected)
     sent = []
     for group in range(1, 9):
         for node in (2, 3):
@@ -72,7 +76,7 @@ def test_heartbeats_of_all_groups_to_one_shard_are_one_item() -> None:
 
 def test_responses_go_with_heartbeats_and_keep_their_kind() -> None:
     posted = Posted()
-    post = RaftPost(posted, Nodes())
+    post = RaftPost(posted, Nodes(), unexpected)
     post.send(2, [message(2)])
     post.send(4, [message(2, HEARTBEAT_RESPONSE, context=b"7")])
     post.flush()
@@ -83,7 +87,7 @@ def test_responses_go_with_heartbeats_and_keep_their_kind() -> None:
 
 def test_other_messages_are_items_of_their_own_and_keep_their_order() -> None:
     posted = Posted()
-    post = RaftPost(posted, Nodes())
+    post = RaftPost(posted, Nodes(), unexpected)
     appends = [message(2, MessageKind.APPEND, index=index) for index in (1, 2, 3)]
     post.send(2, [*appends[:2], message(2), appends[2]])
     post.flush()
@@ -94,7 +98,7 @@ def test_other_messages_are_items_of_their_own_and_keep_their_order() -> None:
 
 def test_a_heartbeat_alone_is_an_ordinary_message() -> None:
     posted = Posted()
-    post = RaftPost(posted, Nodes())
+    post = RaftPost(posted, Nodes(), unexpected)
     post.send(2, [message(2)])
     post.flush()
     ((_, _, channel, item),) = posted.flushed
@@ -104,7 +108,7 @@ def test_a_heartbeat_alone_is_an_ordinary_message() -> None:
 
 def test_each_flush_begins_anew() -> None:
     posted = Posted()
-    post = RaftPost(posted, Nodes())
+    post = RaftPost(posted, Nodes(), unexpected)
     for _ in range(3):
         post.send(2, [message(2)])
         post.send(4, [message(2)])
@@ -115,7 +119,7 @@ def test_each_flush_begins_anew() -> None:
 
 def test_nothing_goes_to_a_node_whose_shards_are_unknown() -> None:
     posted = Posted()
-    post = RaftPost(posted, Nodes())
+    post = RaftPost(posted, Nodes(), unexpected)
     post.send(1, [message(4), message(4, MessageKind.APPEND)])
     post.flush()
     assert not posted.flushed
@@ -123,7 +127,7 @@ def test_nothing_goes_to_a_node_whose_shards_are_unknown() -> None:
 
 def test_no_item_has_more_heartbeats_than_its_receiver_takes() -> None:
     posted = Posted()
-    post = RaftPost(posted, Nodes())
+    post = RaftPost(posted, Nodes(), unexpected)
     post.send(2, [message(2)] * (HEARTBEATS_MAX + 2))
     post.flush()
     assert posted.channels() == [(2, 0, Channel.HEARTBEATS)] * 2
@@ -153,3 +157,15 @@ def test_what_came_before_a_malformed_item_counts(channel: Channel) -> None:
     assert next(heard) == (2, message(3))
     with pytest.raises(DecodeError):
         next(heard)
+
+
+def test_a_snapshot_is_handed_on_and_not_posted() -> None:
+    posted = Posted()
+    handed: list[tuple[int, Message]] = []
+    post = RaftPost(posted, Nodes(), lambda group, message: handed.append((group, message)))
+    snapshot = message(2, MessageKind.SNAPSHOT, snapshot=Snapshot(7, 3, Membership((1, 2))))
+    append = message(3, MessageKind.APPEND)
+    post.send(9, [snapshot, append])
+    post.flush()
+    assert handed == [(9, snapshot)]
+    assert [node for node, *_ in posted.flushed] == [3]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from rafter_core.messages import CAMPAIGN_TRANSFER
 from rafter_kv.batch import Batch, pack_payload
 from rafter_storage.segment_manager import GroupWrite, SegmentManager
 from rafter_transport import Channel
+from rafterd.node_tls import TlsUpdate
 from rafterd.requests import Request, Status, decode_reply, encode_request
 from rafterd.shared import Counter, GroupState, GroupWord, SharedState
 from tests.daemon.engine_bench import entry, run, turns, until
@@ -23,6 +25,7 @@ from tests.daemon.shard_kit import (
     segment_of,
     send_raft,
 )
+from tests.daemon.waiting import DEADLINE_SECONDS
 
 SET = [b"SET", b"key", b"value"]
 
@@ -431,5 +434,36 @@ def test_every_shard_listens_on_its_own_port_and_on_the_common_one(tmp_path: Pat
                 await asyncio.open_connection(config.client.host, config.client.port)
             await until(lambda: not running.services.front.clients.connections)
             assert running.services.is_drained()
+
+    run(main())
+
+
+def test_of_two_reads_of_the_tls_files_the_later_counts_whichever_ends_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        async with RunningServices(make_config(tmp_path)) as running:
+            first, second = TlsUpdate(None, None), TlsUpdate(None, None)
+            used: list[TlsUpdate] = []
+            is_begun, is_released, is_over = (threading.Event() for _ in range(3))
+
+            def read() -> TlsUpdate:
+                if is_begun.is_set():
+                    return second
+                is_begun.set()
+                is_released.wait(DEADLINE_SECONDS)
+                is_over.set()
+                return first
+
+            monkeypatch.setattr(running.boot.tls, "read", read)
+            monkeypatch.setattr(running.boot.tls, "use", used.append)
+            running.services.reload_tls()
+            await until(is_begun.is_set)
+            running.services.reload_tls()
+            await until(lambda: used)
+            is_released.set()
+            await until(is_over.is_set)
+            await turns()
+            assert [update is second for update in used] == [True]
 
     run(main())

@@ -19,6 +19,7 @@ import pytest
 
 from tests.daemon.waiting import DEADLINE_SECONDS, free_port_range, wait_readable, wait_until
 from tests.transport.support import every_kind_of_link
+from tests.transport.tls_support import Authority
 
 
 class RunningNode:
@@ -361,6 +362,42 @@ def test_sighup_changes_the_log_level_here_and_in_the_shards(
         receive_until(manager, "READY=1")
         assert "not reloaded" in node.log()
         assert node.get("/livez")[0] == 200
+
+
+def test_sighup_reads_the_tls_files_again_here_and_in_the_shards(
+    tmp_path: Path, start_node: StartNode
+) -> None:
+    path = str(tmp_path / "notify")
+    certificate, key = Authority(tmp_path).issue("127.0.0.1")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(path)
+        node = start_node(
+            "serve",
+            environment={"NOTIFY_SOCKET": path},
+            client__tls_certificate=certificate,
+            client__tls_key=key,
+        )
+        receive_until(manager, "READY=1")
+        key.chmod(0o604)
+        node.process.send_signal(signal.SIGHUP)
+        receive_until(manager, "READY=1")
+        assert re.search(r"not reloaded.*client\.tls_key = .*mode 0604", node.log())
+        key.chmod(0o600)
+        node.process.send_signal(signal.SIGHUP)
+        # The refused one was not passed on: the first thing that the shards hear is this.
+        node.expect(r"\d log info", 2)
+        node.expect(r"\d tls", 2)
+        assert sum(line.endswith(" tls") for line in node.seen) == 2
+
+
+def test_a_tls_file_that_cannot_be_used_is_refused_at_the_start(
+    tmp_path: Path, start_node: StartNode
+) -> None:
+    certificate, key = Authority(tmp_path).issue("127.0.0.1")
+    key.chmod(0o640)
+    node = start_node("serve", client__tls_certificate=certificate, client__tls_key=key)
+    assert node.wait() == 1
+    assert f"rafterd: client.tls_key = {key}: others than its owner may read it" in node.log()
 
 
 def test_health_and_metrics_of_a_serving_node(start_node: StartNode) -> None:

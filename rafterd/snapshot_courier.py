@@ -1,0 +1,232 @@
+"""Snapshots between this shard and others: sent to followers that lag, received and installed.
+
+The raft message that announces a snapshot travels with it, over express, and is given to the core
+only once the snapshot is verified and durable here. If the core takes it, the state machine
+recovers from it on another thread, while the engine holds back what must not be said before.
+"""
+
+import asyncio
+import functools
+import logging
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from rafter_core import (
+    DecodeError,
+    Message,
+    MessageKind,
+    Snapshot,
+    message_from_wire,
+    message_to_wire,
+)
+from rafter_storage.errors import CorruptionError, SnapshotCorrupted
+from rafter_storage.snapshot_reader import SnapshotInfo
+from rafter_storage.snapshot_store import SnapshotStore
+from rafter_transport.express import Transfer
+from rafter_transport.express_ends import Run, Sink, SinkError, Source
+from rafter_transport.payload import PayloadError, pack_item, unpack
+from rafterd.engine import Engine
+from rafterd.express_files import ExpressFiles
+from rafterd.placement import shard_of_group
+from rafterd.raft_post import ShardCounts
+from rafterd.replica import Place, Replica
+from rafterd.shared import Counter
+from rafterd.snapshot_taker import IMAGE_NAME, GivenUp
+
+__all__ = ["SnapshotCourier", "place_of"]
+
+logger = logging.getLogger(__name__)
+
+
+def place_of(info: SnapshotInfo) -> Place:
+    """Return where a state machine is that has recovered from this snapshot."""
+    return Place(info.index, info.term, info.membership_index)
+
+
+class Sender(Protocol):
+    """The part of express that the courier uses."""
+
+    def send(self, node: int, shard: int, group: int, message: bytes, source: Source) -> bool:
+        """Send a snapshot; False if it is refused, and then the source stays the caller's."""
+
+    def cancel(self, group: int, node: int) -> bool:
+        """End a transfer; False if there is none."""
+
+    def transfers(self) -> list[Transfer]:
+        """Return what is under way or waiting."""
+
+
+class SnapshotCourier:
+    """The engine's `SnapshotHandler`, and what express asks and tells. On the shard's loop."""
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        store: SnapshotStore,
+        files: ExpressFiles,
+        shard_counts: ShardCounts,
+        run: Run,
+        loop: asyncio.AbstractEventLoop,
+        counters: memoryview,
+        on_fatal: Callable[[BaseException], None],
+    ) -> None:
+        """Begin with nothing to do. `express` must be set before the first call."""
+        self.express: Sender
+        self._engine = engine
+        self._store = store
+        self._files = files
+        self._shard_counts = shard_counts
+        self._run = run
+        self._loop = loop
+        self._counters = counters
+        self._on_fatal = on_fatal
+        self._installs: dict[int, asyncio.Task[None]] = {}
+        self._is_closed = False
+
+    # Out --------------------------------------------------------------------------------------
+
+    def send(self, group: int, message: Message) -> None:
+        """Send the snapshot that the core asks for, or report soon that it cannot be."""
+        if not self._send(group, message):
+            self._loop.call_soon(self._report, group, message.to, False)
+
+    def _send(self, group: int, message: Message) -> bool:
+        assert message.snapshot is not None, "the core sends none without"
+        node = message.to
+        shards = self._shard_counts.shard_count(node)
+        info = self._to_send(group, message.snapshot.index)
+        if shards is None or info is None:
+            return False
+        message.snapshot = info.snapshot
+        packed = pack_item(message_to_wire(group, message))
+        source = self._files.source(info)
+        if self.express.send(node, shard_of_group(group, shards), group, packed, source):
+            logger.info(
+                "group %d: a snapshot of index %d, %d bytes, goes to node %d",
+                group, info.index, info.manifest.size_bytes, node,
+            )  # fmt: skip
+            return True
+        source.close()
+        return False
+
+    def _to_send(self, group: int, index: int) -> SnapshotInfo | None:
+        """Return the snapshot of `index`, or, if that has proved damaged, the newest before it."""
+        found = [info for info in self._store.snapshots(group) if info.index <= index]
+        return found[-1] if found else None
+
+    def sent(self, group: int, node: int, is_ok: bool, reason: str) -> None:
+        """Take note of how a transfer has ended; express calls it once for each."""
+        if is_ok:
+            self._counters[Counter.SNAPSHOTS_SENT_TOTAL] += 1
+            logger.info("group %d: node %d has the snapshot", group, node)
+        else:
+            self._counters[Counter.SNAPSHOTS_UNSENT_TOTAL] += 1
+            logger.warning("group %d: node %d has not got the snapshot: %s", group, node, reason)
+        self._report(group, node, is_ok)
+
+    def _report(self, group: int, node: int, is_ok: bool) -> None:
+        self._engine.report_snapshot(group, node, is_ok=is_ok)
+
+    def look(self) -> None:
+        """End transfers of groups that are led here no more. Called some times a second."""
+        for transfer in self.express.transfers():
+            replica = self._engine.replicas.get(transfer.group)
+            if transfer.is_sent and (replica is None or not replica.is_leader):
+                self.express.cancel(transfer.group, transfer.node)
+
+    # In ---------------------------------------------------------------------------------------
+
+    def open_sink(self, group: int, manifest: bytes) -> Sink:
+        """Take an offer, or raise SinkError: for groups that have no replica in this shard."""
+        replica = self._engine.replicas.get(group)
+        if replica is None:
+            raise SinkError("refused", f"group {group} has no replica that is served here")
+        if replica.is_installing:
+            raise SinkError("busy", f"group {group} is installing an earlier snapshot")
+        return self._files.sink(group, manifest)
+
+    def received(self, group: int, node: int, packed: bytes) -> None:
+        """Give the core the message of a snapshot that is durable here."""
+        replica = self._engine.replicas.get(group)
+        if replica is None:
+            return
+        try:
+            message = self._checked(group, node, packed)
+        except (PayloadError, DecodeError) as error:
+            logger.error("group %d: the message of a snapshot of node %d: %s", group, node, error)
+            return
+        self._counters[Counter.SNAPSHOTS_RECEIVED_TOTAL] += 1
+        try:
+            shards = self._shard_counts.shard_count(node) or 1
+            self._engine.step(replica, message, shard_of_group(group, shards))
+        except Exception as error:  # noqa: BLE001 - a broken invariant stops the shard
+            self._on_fatal(error)
+
+    def _checked(self, group: int, node: int, packed: bytes) -> Message:
+        """Decode a message, and hold it against who sent it and what came with it."""
+        named, message = message_from_wire(unpack(packed))
+        if message.kind is not MessageKind.SNAPSHOT or message.snapshot is None:
+            raise DecodeError(f"is a {message.kind.name}")
+        if named != group or message.sender != node:
+            raise DecodeError(f"speaks of group {named} in the name of node {message.sender}")
+        if not any(info.snapshot == message.snapshot for info in self._store.snapshots(group)):
+            raise DecodeError(f"speaks of {message.snapshot}, which has not come with it")
+        return message
+
+    def install(self, replica: Replica, snapshot: Snapshot) -> None:
+        """Let the state machine recover from a snapshot that `received` has announced."""
+        info = next(
+            info for info in self._store.snapshots(replica.group) if info.snapshot == snapshot
+        )
+        earlier = self._installs.get(replica.group)
+        task = self._loop.create_task(self._install(replica, info, earlier))
+        self._installs[replica.group] = task
+        task.add_done_callback(functools.partial(self._installed, replica.group))
+
+    async def _install(
+        self, replica: Replica, info: SnapshotInfo, earlier: "asyncio.Task[None] | None"
+    ) -> None:
+        if earlier is not None:
+            await asyncio.wait((earlier,))
+        if replica.is_condemned or replica.installing_index != info.index:
+            return
+        started_seconds = self._loop.time()
+        reader = self._store.read(info)
+        machine, chunks = replica.machine, self._checking(reader.chunks(IMAGE_NAME))
+        try:
+            await self._run(lambda: machine.recover_from_snapshot(chunks))
+        except GivenUp:
+            return
+        except SnapshotCorrupted as error:
+            self._store.mark_damaged(info, error.damage)
+            # The log does not reach back behind it any more.
+            self._engine.condemn(replica, CorruptionError(error.damage, replica.group))
+            return
+        finally:
+            reader.close()
+        self._counters[Counter.SNAPSHOTS_INSTALLED_TOTAL] += 1
+        logger.info(
+            "group %d: installed the snapshot of index %d, %d bytes, in %.1f s",
+            info.group, info.index, info.manifest.size_bytes, self._loop.time() - started_seconds,
+        )  # fmt: skip
+        self._engine.snapshot_installed(replica, place_of(info))
+
+    def _installed(self, group: int, task: "asyncio.Task[None]") -> None:
+        if self._installs.get(group) is task:
+            del self._installs[group]
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._on_fatal(error)
+
+    def _checking(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        for chunk in chunks:
+            if self._is_closed:
+                raise GivenUp
+            yield chunk
+
+    async def close(self) -> None:
+        """Give up the installations under way: the next start recovers from their snapshots."""
+        self._is_closed = True
+        if self._installs:
+            await asyncio.wait([*self._installs.values()])

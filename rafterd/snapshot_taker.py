@@ -1,0 +1,197 @@
+"""Snapshots of this shard's own groups: when one is due, how it is taken, what it lets go of.
+
+Every replica takes its own, leader or not. One is due once the entries applied since the last one
+weigh `snapshot.log_bytes`, or as much as that snapshot, if that is more: so snapshots never write
+more than the log does. They are taken one after the other, by another thread that works half of the
+time at most, since it shares the interpreter with the event loop.
+
+The order is: the snapshot is durable -> the log's metadata names it and the log is cut, durably ->
+older snapshots go. As many are kept as the store retains, and the log back to the oldest of them.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable
+
+from rafter_storage.errors import SnapshotRefused, StorageError
+from rafter_storage.segment_manager import GroupChange
+from rafter_storage.snapshot_reader import SnapshotInfo
+from rafter_storage.snapshot_store import SnapshotStore
+from rafter_storage.snapshot_writer import SnapshotWriter
+from rafter_transport.express_ends import Run
+from rafter_transport.worker import Worker
+from rafterd.config_schema import SnapshotSection
+from rafterd.engine import Engine
+from rafterd.replica import Replica
+from rafterd.shared import Counter
+
+__all__ = ["IMAGE_NAME", "GivenUp", "SnapshotTaker"]
+
+logger = logging.getLogger(__name__)
+
+IMAGE_NAME = "image"
+"""The one file of a snapshot: what the state machine's `save_snapshot` yields."""
+
+RETRY_SECONDS = 10.0
+"""How long a group whose snapshot failed waits before the next try: a full disk stays full."""
+
+PAUSE_SECONDS_MAX = 0.05
+
+
+class GivenUp(Exception):
+    """The shard ends, or the state is being replaced: nobody needs this snapshot any more."""
+
+
+class SnapshotTaker:
+    """Takes the snapshots of one shard's groups. On its loop, but for the writing itself."""
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        store: SnapshotStore,
+        limits: SnapshotSection,
+        groups_max: int,
+        run: Run,
+        now_seconds: Callable[[], float],
+        counters: memoryview,
+    ) -> None:
+        """Begin with nothing to do, for up to `groups_max` groups."""
+        self._engine = engine
+        self._store = store
+        self._limits = limits
+        self._run = run
+        self._now_seconds = now_seconds
+        self._counters = counters
+        self._asked: set[int] = set()
+        self._retry_at_seconds: dict[int, float] = {}
+        self._is_closed = False
+        self._worker: Worker[int] = Worker(self._take_each, capacity=max(1, groups_max))
+
+    async def work(self) -> None:
+        """Take what is asked for, until `close`; the owner's one task for it."""
+        await self._worker.run()
+
+    def look(self) -> None:
+        """Ask for a snapshot of each group that needs one. Called some times a second."""
+        now_seconds = self._now_seconds()
+        for group, replica in self._engine.replicas.items():
+            if now_seconds >= self._retry_at_seconds.get(group, 0.0) and self._is_due(replica):
+                self.ask(group)
+
+    def ask(self, group: int) -> bool:
+        """Take a snapshot of a group as soon as it is its turn. False if one is coming already."""
+        if self._is_closed or group in self._asked or not self._worker.push(group):
+            return False
+        self._asked.add(group)
+        return True
+
+    def close(self) -> None:
+        """Take no further snapshot, and give up the one under way; `work` returns soon."""
+        self._is_closed = True
+        self._worker.close()
+
+    def _is_due(self, replica: Replica) -> bool:
+        newest = self._store.newest(replica.group)
+        log_bytes = self._limits.log_bytes
+        if newest is not None:
+            log_bytes = max(log_bytes, newest.manifest.size_bytes)
+        entries = replica.applied.index - replica.snapshot_index
+        return entries > 0 and (
+            replica.logged_bytes >= log_bytes or entries >= self._limits.log_entries
+        )
+
+    async def _take_each(self, groups: list[int]) -> None:
+        for group in groups:
+            replica = self._engine.replicas.get(group)
+            if replica is not None and not self._is_closed:
+                await self._take(replica)
+            self._asked.discard(group)
+
+    async def _take(self, replica: Replica) -> None:
+        group, place = replica.group, replica.applied
+        if replica.is_installing or place.index <= replica.snapshot_index:
+            return
+        try:
+            writer = self._store.begin(
+                group, place.index, place.term, replica.node.membership, place.membership_index
+            )
+        except SnapshotRefused as error:
+            # A newer one has been received, and is about to be installed.
+            logger.info("group %d: no snapshot of index %d: %s", group, place.index, error)
+            return
+        # In one turn with the place, so that no update lies between.
+        covered_bytes = replica.logged_bytes
+        prepared = replica.machine.prepare_snapshot()
+        image = replica.machine.save_snapshot(prepared)
+
+        def check() -> None:
+            if self._is_closed or replica.is_installing or replica.is_condemned:
+                raise GivenUp
+
+        started_seconds = self._now_seconds()
+        try:
+            info = await self._run(lambda: _write(writer, image, check))
+        except Exception as error:  # noqa: BLE001 - it costs a snapshot, and not the shard
+            await self._run(writer.abort)
+            self._failed(group, place.index, error)
+            return
+        self._store.admit(writer)
+        self._counters[Counter.SNAPSHOTS_TAKEN_TOTAL] += 1
+        logger.info(
+            "group %d: a snapshot of index %d, %d bytes, in %.1f s",
+            group, place.index, info.manifest.size_bytes, self._now_seconds() - started_seconds,
+        )  # fmt: skip
+        if not replica.is_installing and place.index > replica.snapshot_index:
+            replica.snapshot_taken(place.index, covered_bytes)
+            await self._record(info)
+
+    def _failed(self, group: int, index: int, error: Exception) -> None:
+        if isinstance(error, GivenUp):
+            logger.info("group %d: the snapshot of index %d is given up", group, index)
+            return
+        self._retry_at_seconds[group] = self._now_seconds() + RETRY_SECONDS
+        self._counters[Counter.SNAPSHOTS_FAILED_TOTAL] += 1
+        # A state machine's own error is a fault of the program, which is to be found.
+        trace = None if isinstance(error, StorageError) else error
+        logger.error("group %d: no snapshot of index %d: %s", group, index, error, exc_info=trace)
+
+    async def _record(self, info: SnapshotInfo) -> None:
+        """Let the log name a snapshot, cut it, and let go of what that makes needless."""
+        group = info.group
+        recorded: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        change = GroupChange(
+            group,
+            membership=(info.membership_index, info.membership),
+            snapshot=(info.index, info.term),
+            compact_to=self._store.compactable_index(group),
+        )
+        self._engine.change(change, recorded.set_result)
+        if not await recorded:
+            return
+        try:
+            removal = self._store.retire(group)
+            if removal.paths:
+                await self._run(removal.run)
+        except StorageError as error:
+            # They are no harm, and the next start removes them.
+            logger.error("group %d: old snapshots stay: %s", group, error)
+
+
+def _write(
+    writer: SnapshotWriter, image: Iterable[bytes], check: Callable[[], None]
+) -> SnapshotInfo:
+    """Write an image and publish it. On another thread than the loop's.
+
+    After each chunk the thread rests as long as the chunk took.
+    """
+    busy_since = time.perf_counter()
+    for chunk in image:
+        check()
+        writer.write(IMAGE_NAME, chunk)
+        time.sleep(min(time.perf_counter() - busy_since, PAUSE_SECONDS_MAX))
+        busy_since = time.perf_counter()
+    # Also an empty image has its file.
+    writer.write(IMAGE_NAME, b"")
+    return writer.finish()

@@ -1,0 +1,210 @@
+"""All that one shard does with snapshots, put together: keep, take, send, receive, install."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Generic, NamedTuple, TypeVar
+
+from rafter_core import Membership, StateMachine
+from rafter_storage.data_directory import snapshots_directory
+from rafter_storage.errors import SnapshotCorrupted, StorageError
+from rafter_storage.group_log import GroupLog
+from rafter_storage.snapshot_reader import SnapshotInfo, SnapshotReader
+from rafter_storage.snapshot_store import SnapshotStore
+from rafter_transport.exchanger import Exchanger
+from rafter_transport.express import Express
+from rafter_transport.handshake import Hello, Lane
+from rafter_transport.limits import Limits
+from rafter_transport.registry import Registry
+from rafter_transport.tls import PeerTls
+from rafterd.config_schema import Config
+from rafterd.engine import Engine
+from rafterd.express_files import ExpressFiles
+from rafterd.replica import NOWHERE, Place
+from rafterd.shared import Counter
+from rafterd.snapshot_courier import SnapshotCourier, place_of
+from rafterd.snapshot_taker import IMAGE_NAME, SnapshotTaker
+
+__all__ = ["Snapshots", "open_snapshots", "recover"]
+
+logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+Machine = TypeVar("Machine", bound=StateMachine)
+
+CLOSE_SECONDS = 1.0
+
+THREADS = 2
+"""One for the snapshot that is being taken, one for those that are being installed."""
+
+
+class Recovered(NamedTuple, Generic[Machine]):
+    """A state machine at the start, where it is in the log, and the configuration there.
+
+    Without a snapshot the configuration is what the log knows.
+    """
+
+    machine: Machine
+    place: Place
+    membership: Membership | None
+
+
+def open_snapshots(config: Config, groups: list[int]) -> SnapshotStore:
+    """Open the snapshots of a shard's groups. Raises DataDirectoryError and StorageError."""
+    section = config.snapshot
+    store = SnapshotStore(
+        snapshots_directory(Path(config.node.data_dir)),
+        retained=section.retained,
+        chunk_bytes=section.chunk_bytes,
+    )
+    store.open(groups)
+    for damaged in store.damaged:
+        logger.error("group %d: a snapshot is damaged: %s", damaged.group, damaged.damage)
+    return store
+
+
+def recover(
+    store: SnapshotStore,
+    log: GroupLog,
+    make_machine: Callable[[], Machine],
+    progress: Callable[[], None],
+) -> Recovered[Machine] | None:
+    """Return a machine with the state of the newest snapshot that is sound and belongs to the log.
+
+    One that was received and not installed belongs to a log that this node has not got yet; its
+    leader sends it again. Without any, the machine is new, if the whole log is there to be applied.
+    Otherwise None: the group cannot be served. `progress` is called for each chunk. Raises
+    StorageError if the disk cannot be read, or the machine does not take a sound image.
+    """
+    for info in reversed(store.snapshots(log.group)):
+        if not _belongs(info, log):
+            continue
+        machine = make_machine()
+        try:
+            with store.read(info) as reader:
+                _fill(machine, reader, progress)
+        except SnapshotCorrupted as error:
+            logger.error("group %d: a snapshot is damaged: %s", log.group, error)
+            store.mark_damaged(info, error.damage)
+            continue
+        logger.info("group %d: recovered from the snapshot of index %d", log.group, info.index)
+        return Recovered(machine, place_of(info), info.membership)
+    return Recovered(make_machine(), NOWHERE, None) if log.first_index() == 1 else None
+
+
+def _belongs(info: SnapshotInfo, log: GroupLog) -> bool:
+    index = info.index
+    return log.first_index() - 1 <= index <= log.last_index() and log.term(index) == info.term
+
+
+def _fill(machine: StateMachine, reader: SnapshotReader, progress: Callable[[], None]) -> None:
+    def chunks() -> Iterator[bytes]:
+        for chunk in reader.chunks(IMAGE_NAME):
+            progress()
+            yield chunk
+
+    try:
+        machine.recover_from_snapshot(chunks())
+    except StorageError:
+        raise
+    except Exception as error:
+        # Of a later version, perhaps.
+        raise StorageError(f"cannot recover from {reader.info.path}: {error}") from error
+
+
+class Snapshots:
+    """The snapshots of one shard. On its loop; `close` it before the engine and the exchanger."""
+
+    def __init__(
+        self,
+        *,
+        config: Config,
+        hello: Hello,
+        link_limits: Limits,
+        tls: PeerTls | None,
+        registry: Registry,
+        exchanger: Exchanger,
+        engine: Engine,
+        store: SnapshotStore,
+        groups_max: int,
+        loop: asyncio.AbstractEventLoop,
+        counters: memoryview,
+        on_fatal: Callable[[BaseException], None],
+    ) -> None:
+        """Become the engine's handler of snapshots, and open a lane for those of other nodes."""
+        self._loop = loop
+        self._counters = counters
+        self._on_fatal = on_fatal
+        self._executor = ThreadPoolExecutor(THREADS, thread_name_prefix="snapshot")
+        self._files = ExpressFiles(store)
+        self._courier = courier = SnapshotCourier(
+            engine=engine,
+            store=store,
+            files=self._files,
+            shard_counts=registry,
+            run=self._run,
+            loop=loop,
+            counters=counters,
+            on_fatal=on_fatal,
+        )
+        self._express = courier.express = Express(
+            hello=hello,
+            registry=registry,
+            limits=config.snapshot.express_limits(config.node.shards),
+            link_limits=link_limits,
+            open_sink=courier.open_sink,
+            on_sent=courier.sent,
+            on_received=courier.received,
+            loop=loop,
+            tls=tls,
+        )
+        engine.snapshots = courier
+        exchanger.serve_lane(Lane.EXPRESS, self._express.open_lane)
+        self._taker = SnapshotTaker(
+            engine=engine,
+            store=store,
+            limits=config.snapshot,
+            groups_max=groups_max,
+            run=self._run,
+            now_seconds=loop.time,
+            counters=counters,
+        )
+        self._working: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to take snapshots."""
+        self._working = self._loop.create_task(self._taker.work())
+        self._working.add_done_callback(self._work_ended)
+
+    def look(self) -> None:
+        """See which snapshots are due, and which transfers serve nobody. Some times a second."""
+        self._taker.look()
+        self._courier.look()
+
+    def publish(self) -> None:
+        """Store the counters of transfers."""
+        express, counters = self._express.counters, self._counters
+        counters[Counter.SNAPSHOT_BYTES_SENT_TOTAL] = express.bytes_sent_total
+        counters[Counter.SNAPSHOT_BYTES_RECEIVED_TOTAL] = express.bytes_received_total
+        counters[Counter.SNAPSHOT_TRANSFERS] = len(self._express.transfers())
+
+    async def close(self) -> None:
+        """End all transfers, and give up what is being taken or installed."""
+        self._taker.close()
+        await self._express.close()
+        await self._courier.close()
+        if self._working is not None:
+            # It may wait for a log that is not written any more.
+            await asyncio.wait((self._working,), timeout=CLOSE_SECONDS)
+            self._working.cancel()
+        await self._loop.run_in_executor(None, self._executor.shutdown)
+
+    def _run(self, function: Callable[[], Result], /) -> "asyncio.Future[Result]":
+        return self._loop.run_in_executor(self._executor, function)
+
+    def _work_ended(self, task: "asyncio.Task[None]") -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._on_fatal(error)
