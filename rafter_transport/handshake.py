@@ -23,11 +23,13 @@ import msgspec
 from rafter_transport.payload import PayloadError, unpack
 
 VERSION_MIN = 1
-VERSION_MAX = 2
+VERSION_MAX = 3
 """The versions of the peer protocol that this code speaks."""
 
 LANE_VERSION = 2
 """The first version with a lane in its hello."""
+PULSE_VERSION = 3
+"""The first version whose two ends both send pulses (`rafter_transport.liveness`)."""
 
 NODE_ID_MAX = (1 << 16) - 1
 SHARDS_MAX = 1024
