@@ -160,10 +160,9 @@ class Exchanger:
                 f"of {self._limits.frame_bytes_max}",
             )  # fmt: skip
             return self._refuse(node, channel)
-        size = len(packed)
-        if outbox.pending_bytes + size > self._limits.pending_bytes_max or not self._nodes[
-            node
-        ].take(size):
+        size, together = len(packed), self._nodes[node]
+        is_full = outbox.pending_bytes + size > self._limits.pending_bytes_max
+        if is_full or not together.take(size):
             return self._refuse(node, channel)
         if not outbox.queued_bytes:
             self._dirty.append(outbox)
