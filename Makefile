@@ -93,8 +93,8 @@ bench: $(STAMP) ## Measure core, log and transport, then one node and three node
 litmus: $(STAMP) ## Race the sleeps and wake-ups of the rings a million times, two processes
 	$(BIN)/python -m tests.transport.litmus $(ARGS)
 
-fuzz: $(STAMP) ## Feed 200,000 inputs to the decoders of messages and of what is on disk
-	$(BIN)/python -m tests.core.fuzz_serializer $(ARGS)
+fuzz: $(STAMP) ## Feed 200,000 inputs to each decoder of what comes from other processes or from disk
+	$(BIN)/python -m tests.fuzz $(ARGS)
 
 mutate: $(STAMP) ## Count the changes of the core's main modules that its tests notice
 	$(BIN)/python -m tests.mutation $(ARGS)
