@@ -190,6 +190,7 @@ class Journal:
         yield b""
 
     def recover_from_snapshot(self, chunks: Iterable[bytes]) -> None:
+        b"".join(chunks)
         self.updates = []
 
     def close(self) -> None:
