@@ -13,10 +13,11 @@ import asyncio
 import logging
 import random
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from rafter_core.errors import DecodeError
+from rafter_transport.addresses import format_address
 from rafter_transport.counters import Counters
 from rafter_transport.framing import HEADER_BYTES, FrameError
 from rafter_transport.handshake import Hello, Lane, validate_hello
@@ -28,7 +29,7 @@ from rafter_transport.payload import Channel, PayloadError, pack_item, unpack_pa
 from rafter_transport.peer_counters import PeerCounters, PeerState
 from rafter_transport.peer_link import PeerLink
 from rafter_transport.peer_log import PeerLog
-from rafter_transport.registry import Registry
+from rafter_transport.registry import NodeInfo, Registry
 from rafter_transport.ring_link import RingLink
 from rafter_transport.ring_pair import RingEnd, ShardEnd
 from rafter_transport.tls import PeerTls
@@ -95,6 +96,7 @@ class Exchanger:
         self._shard_links: dict[int, ShardLink] = {}
         self._open_links: set[ShardLink] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._is_started = False
         self._is_closed = False
         self._listener = Listener(
             hello=hello,
@@ -102,7 +104,7 @@ class Exchanger:
             limits=limits,
             counters=self.counters,
             receive=self._receive,
-            on_hello=self._learn,
+            on_hello=self._greeted,
             loop=loop,
             tls=tls,
         )
@@ -127,15 +129,9 @@ class Exchanger:
         await self._listener.start(host, port)
         if self._tasks:
             await asyncio.wait(self._tasks)
+        self._is_started = True
         for node in self._registry.nodes():
-            if node == self._hello.node_id:
-                continue
-            # Shard 0 tells how many there are. It is kept: every node has one, and it is the
-            # first to tell when a node comes back with another count.
-            self._dial(node, 0)
-            shards = self._registry.shard_count(node)
-            if shards is not None:
-                self._dial(node, self._hello.shard % shards)
+            self._dial_base(node)
 
     def post(self, node: int, shard: int, channel: Channel, item: object) -> bool:
         """Queue one item for a shard; it leaves with the next `flush`.
@@ -204,6 +200,25 @@ class Exchanger:
         """How much waits for this shard: posted items and what its socket has not taken."""
         outbox = self._outboxes.get((node, shard))
         return 0 if outbox is None else outbox.pending_bytes
+
+    def present_hellos(self) -> dict[int, Hello]:
+        """Return the hello of each node that is connected to this shard now, and this one's."""
+        return {**self._listener.present(), self._hello.node_id: self._hello}
+
+    def take_map(self, nodes: Iterable[NodeInfo]) -> None:
+        """Take over what the cluster's map says of nodes, before `start` or at any time after.
+
+        Links with a node that is not allowed in any longer are closed at once.
+        """
+        if self._is_closed:
+            return
+        disowned = self._registry.update(nodes)
+        for node in disowned:
+            self._listener.drop(node)
+            self._drop_dialled(node)
+        if self._is_started:
+            for node in self._registry.nodes():
+                self._dial_base(node)
 
     def attach_shard(self, shard: int, end: ShardEnd) -> None:
         """Use one end of a pair of rings or of a socketpair as the link to a shard of this node.
@@ -287,6 +302,25 @@ class Exchanger:
         task.add_done_callback(self._task_done)
         self._peer_links[node, shard] = (peer_link, task)
 
+    def _dial_base(self, node: int) -> None:
+        """Keep the links that this shard has to every other node.
+
+        Shard 0 tells how many there are. It is kept: every node has one, and it is the first to
+        tell when a node comes back with another count.
+        """
+        if node == self._hello.node_id:
+            return
+        self._dial(node, 0)
+        shards = self._registry.shard_count(node)
+        if shards is not None:
+            self._dial(node, self._hello.shard % shards)
+
+    def _drop_dialled(self, node: int) -> None:
+        """Close the links to a node, to be dialled anew."""
+        for (peer, _), (peer_link, _) in self._peer_links.items():
+            if peer == node:
+                peer_link.drop()
+
     def _want(self, node: int, shard: int) -> None:
         """Dial a shard that somebody posts to, if it is known to exist."""
         if node == self._hello.node_id:
@@ -297,12 +331,24 @@ class Exchanger:
         if shards is not None and 0 <= shard < shards:
             self._dial(node, shard)
 
-    def _learn(self, remote: Hello) -> None:
-        """Take in a hello that was found in order; see to the link that each node gets."""
+    def _greeted(self, remote: Hello) -> None:
+        """Take in the hello of one who connected, maybe from where the node was not before."""
+        if not self._is_closed and self._learn(remote):
+            _logger.info(
+                "node %d is at %s now",
+                remote.node_id, format_address(remote.peer_host, remote.peer_port),
+            )  # fmt: skip
+            self._drop_dialled(remote.node_id)
+
+    def _learn(self, remote: Hello) -> bool:
+        """Take in a hello that was found in order; see to the link that each node gets.
+
+        Returns whether the node is dialled elsewhere now.
+        """
         if self._is_closed:
-            return
+            return False
         node = remote.node_id
-        self._registry.learn(remote)
+        is_moved = self._registry.learn(remote)
         gone = [key for key in self._peer_links if key[0] == node and key[1] >= remote.shards]
         for key in gone:
             # The node came back with fewer shards: nobody will answer there again.
@@ -312,6 +358,7 @@ class Exchanger:
             self._tasks.add(task)
             task.cancel()
         self._dial(node, self._hello.shard % remote.shards)
+        return is_moved
 
     def _peer_up(self, peer_link: PeerLink) -> None:
         link = peer_link.socket_link

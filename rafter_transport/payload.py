@@ -23,6 +23,7 @@ class Channel(IntEnum):
     REPLY = 3
     ADMIN = 4
     HEARTBEATS = 5
+    CLUSTER_MAP = 6
 
 
 class PayloadError(Exception):

@@ -6,6 +6,7 @@ Nothing here sleeps for a guess: every wait polls a condition until a deadline.
 import contextlib
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -74,6 +75,18 @@ class Node:
         self.config_path.write_text(config)
         self.process: subprocess.Popen[bytes] | None = None
 
+    def move(self) -> None:
+        """Give it other ports, in its own configuration alone. It must not be running."""
+        assert not self.is_running
+        text = self.config_path.read_text()
+        shift = free_port_range(PORTS_PER_NODE) - self.client_port
+        for port in (self.client_port, self.peer_port, self.http_port):
+            text = text.replace(f"{HOST}:{port}", f"{HOST}:{port + shift}")
+        self.config_path.write_text(text)
+        self.client_port += shift
+        self.peer_port += shift
+        self.http_port += shift
+
     @property
     def endpoint(self) -> str:
         """The address of all its shards, for clients."""
@@ -129,6 +142,12 @@ class Node:
                 return error.code, error.read().decode()
         except OSError as error:
             return 0, str(error)
+
+    def metric(self, name: str) -> float:
+        """Return the sum of a metric over the shards and groups of the node; 0 while it is down."""
+        text = self.http("/metrics")[1]
+        values = re.findall(rf"^{name}(?:{{[^}}]*}})? (\S+)$", text, re.MULTILINE)
+        return sum(map(float, values))
 
     def shard_pids(self) -> list[int]:
         """Return the processes of the shards: the children of the supervisor."""

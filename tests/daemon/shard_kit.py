@@ -140,14 +140,16 @@ class RunningServices:
         await self.tick_until(lambda: all(r.is_leader and r.node.applied for r in replicas))
 
 
-def make_peer(config: Config, node: int, *, shard: int = 0, shards: int = 1) -> Peer:
+def make_peer(
+    config: Config, node: int, *, shard: int = 0, shards: int = 1, incarnation: int | None = None
+) -> Peer:
     """Return an exchanger that speaks for a shard of another node of the cluster."""
     hello = Hello(
         version_min=VERSION_MIN,
         version_max=VERSION_MAX,
         cluster_id=config.cluster_id,
         node_id=node,
-        incarnation=INCARNATION + node,
+        incarnation=incarnation or INCARNATION + node,
         shard=shard,
         shards=shards,
         client_host=HOST,

@@ -13,11 +13,13 @@ from rafter_core.messages import CAMPAIGN_TRANSFER
 from rafter_kv.batch import Batch, pack_payload
 from rafter_storage.segment_manager import GroupWrite, SegmentManager
 from rafter_transport import Channel
+from rafterd.cluster_map import Announce, NodeRecord, foundation, pack_command
 from rafterd.node_tls import TlsUpdate
 from rafterd.requests import Request, Status, decode_reply, encode_request
 from rafterd.shared import Counter, GroupState, GroupWord, SharedState
 from tests.daemon.engine_bench import entry, run, turns, until
 from tests.daemon.shard_kit import (
+    INCARNATION,
     LAYOUT,
     RunningServices,
     make_config,
@@ -26,6 +28,7 @@ from tests.daemon.shard_kit import (
     send_raft,
 )
 from tests.daemon.waiting import DEADLINE_SECONDS
+from tests.transport.support import HOST
 
 SET = [b"SET", b"key", b"value"]
 
@@ -72,7 +75,7 @@ def test_a_damaged_group_is_not_served_and_the_others_are(
         config = make_config(tmp_path, groups=3)
         damage(segment_of(config), payloads[2][0])
         async with RunningServices(config) as running:
-            assert sorted(running.services.engine.replicas) == [1, 3]
+            assert sorted(running.services.engine.replicas) == [0, 1, 3]
             await running.lead()
             assert running.services.is_replayed()
             running.services.publish()
@@ -178,9 +181,86 @@ def test_a_group_with_peers_waits_until_it_hears_a_quorum(tmp_path: Path) -> Non
                 running.services.tick()
                 roles = {group: replica.node.role for group, replica in replicas.items()}
                 assert roles == {
+                    0: Role.PRE_CANDIDATE,
                     chosen: Role.PRE_CANDIDATE,
                     3 - chosen: Role.FOLLOWER,
                 }
+
+    run(main())
+
+
+# ---- the cluster's map -----------------------------------------------------------------------
+
+
+def announced(node: int, incarnation: int) -> bytes:
+    return pack_command(Announce(NodeRecord(node, incarnation, HOST, 17379, 1, HOST, 7379)))
+
+
+def test_a_shard_founds_the_map_enters_itself_and_goes_by_it(tmp_path: Path) -> None:
+    async def main() -> None:
+        config = make_config(tmp_path)
+        async with RunningServices(config) as running:
+            machine = running.services.engine.replicas[0].machine
+            expected = NodeRecord(
+                1, INCARNATION, HOST, config.peer.port, 1, HOST, config.client.port
+            )
+            await running.tick_until(lambda: machine.lookup(1) == expected)
+
+    run(main())
+
+
+def test_an_emptied_node_is_not_let_in_from_the_first_moment(tmp_path: Path) -> None:
+    """The log says who was there before, also where it does not yet know what is committed."""
+
+    async def main() -> None:
+        config = make_config(tmp_path, nodes=2, groups=1)
+        payloads = [pack_command(foundation(config)), announced(2, INCARNATION + 2)]
+        write_log(tmp_path, {0: payloads})
+        async with RunningServices(config) as running:
+            async with make_peer(config, 2, incarnation=INCARNATION + 9) as emptied:
+                counters = running.services.exchanger.counters
+                await until(lambda: counters.handshakes_refused_total > 4)
+                assert not emptied.exchanger.is_up(1, 0)
+                assert not running.services.exchanger.is_up(2, 0)
+            async with make_peer(config, 2) as peer:
+                await peer.until_up(1)
+                await until(lambda: running.services.exchanger.is_up(2, 0))
+
+    run(main())
+
+
+def test_a_shard_without_the_map_talks_to_no_other_node(tmp_path: Path) -> None:
+    async def main() -> None:
+        config = make_config(tmp_path, nodes=2, shards=2, groups=2)
+        running = RunningServices(config, shard=1)
+        starting = asyncio.create_task(running.services.start())
+        async with make_peer(config, 2) as peer:
+            await turns(50)
+            assert not starting.done()
+            with pytest.raises(ConnectionRefusedError):
+                await asyncio.open_connection(HOST, config.peer.shard_port(1))
+            handlers = running.services.exchanger._handlers
+            handlers[Channel.CLUSTER_MAP](1, 0, [[0, []]])
+            await starting
+            await until(lambda: running.services.exchanger.is_up(2, 0))
+            assert peer.exchanger.present_hellos()[1].shard == 1
+        await running.__aexit__()
+
+    run(main())
+
+
+def test_a_shard_whose_copy_of_the_map_is_damaged_goes_by_the_configuration(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        payload = announced(2, 5)
+        write_log(tmp_path, {0: [payload], 1: [b""]})
+        config = make_config(tmp_path, nodes=2, groups=1)
+        damage(segment_of(config), payload)
+        async with RunningServices(config) as running, make_peer(config, 2) as peer:
+            assert sorted(running.services.engine.replicas) == [1]
+            await peer.until_up(1)
+            assert any("group 0 is not served: its log is damaged" in t for t in caplog.messages)
 
     run(main())
 
