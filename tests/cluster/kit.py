@@ -5,7 +5,6 @@ Nothing here sleeps for a guess: every wait polls a condition until a deadline.
 
 import contextlib
 import os
-import random
 import signal
 import socket
 import subprocess
@@ -16,6 +15,8 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
+
+from tests.ports import free_ports
 
 Value = TypeVar("Value")
 
@@ -39,24 +40,6 @@ def wait_for(
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {seconds} s: {what}")
         time.sleep(POLL_SECONDS)
-
-
-def free_port_range(count: int) -> int:
-    """Return the first of `count` neighbouring ports that are all free on loopback now.
-
-    They lie below the kernel's range for outgoing connections, which would take them meanwhile.
-    """
-    generator = random.Random()
-    for _ in range(200):
-        first = generator.randrange(10_000, 32_000 - count)
-        with contextlib.ExitStack() as stack:
-            try:
-                for port in range(first, first + count):
-                    stack.enter_context(socket.create_server((HOST, port)))
-            except OSError:
-                continue
-            return first
-    raise AssertionError(f"no {count} neighbouring ports are free")
 
 
 class Node:
@@ -184,7 +167,7 @@ class Cluster:
     ) -> None:
         """Write the configurations. `extra` maps sections to further lines of TOML."""
         directory.mkdir(parents=True, exist_ok=True)
-        base = free_port_range(nodes * PORTS_PER_NODE)
+        base = free_ports(nodes * PORTS_PER_NODE)
         ports = {node: base + (node - 1) * PORTS_PER_NODE for node in range(1, nodes + 1)}
         initial = [f"{node}@{HOST}:{port + PORTS_PER_NODE // 2}" for node, port in ports.items()]
         self.nodes: dict[int, Node] = {}
