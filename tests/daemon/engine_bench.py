@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import gc
 import os
 import random
 import threading
@@ -45,6 +44,7 @@ from rafterd.replica import NOWHERE, Replica
 from rafterd.shared import SharedState
 from rafterd.snapshots import Recovered
 from tests.daemon.waiting import DEADLINE_SECONDS
+from tests.garbage import collected
 from tests.storage.support import has_log
 
 Value = TypeVar("Value")
@@ -64,10 +64,8 @@ def run(main: Coroutine[Any, Any, Value]) -> Value:
         assert not errors, f"errors left to the loop: {errors}"
         return result
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        result = runner.run(bounded())
-    gc.collect()
-    return result
+    with collected(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(bounded())
 
 
 async def until(condition: Callable[[], Value]) -> Value:

@@ -28,7 +28,8 @@ from rafterd.shard_services import ShardServices
 from rafterd.shared import Counter, SharedState
 from tests.daemon.engine_bench import to_item, until
 from tests.daemon.waiting import DEADLINE_SECONDS, wait_readable, wait_until
-from tests.transport.support import HOST, Peer, free_ports
+from tests.ports import free_ports
+from tests.transport.support import HOST, Peer
 
 PORTS_PER_NODE = 8
 INCARNATION = 77

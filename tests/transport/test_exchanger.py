@@ -19,6 +19,7 @@ from rafter_transport import (
 )
 from rafter_transport.handshake import HandshakeError, encode_accepted
 from rafter_transport.ring_pair import ShardEnd, is_supported, make_ring_pair
+from tests.ports import free_ports
 from tests.transport.support import (
     HOST,
     QUICK,
@@ -30,7 +31,6 @@ from tests.transport.support import (
     addresses,
     every_kind_of_link,
     every_loop,
-    free_ports,
     make_hello,
     run,
 )
