@@ -13,8 +13,8 @@ import asyncio
 import logging
 import random
 import socket
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from rafter_core.errors import DecodeError
 from rafter_transport.counters import Counters
@@ -39,6 +39,7 @@ _logger = logging.getLogger(__name__)
 Handler = Callable[[int, int, list[Any]], None]
 OnLinkState = Callable[[int, int, bool], None]
 ShardLink = RingLink | SocketLink
+Part = TypeVar("Part")
 
 
 class Exchanger:
@@ -147,22 +148,39 @@ class Exchanger:
         outbox = self._outboxes.get((node, shard))
         if outbox is None:
             self._want(node, shard)
-            return self._refuse(channel)
+            return self._refuse(channel, 1)
         packed = pack_item(item)
         if not outbox.fits(packed):
-            self.counters.items_oversized_total += 1
-            self._log.report(
-                f"node {node} shard {shard}", "oversized",
-                f"an item of {len(packed)} bytes does not fit a frame "
-                f"of {self._limits.frame_bytes_max}",
-            )  # fmt: skip
-            return self._refuse(channel)
-        if outbox.pending_bytes + len(packed) > self._limits.pending_bytes_max:
-            return self._refuse(channel)
-        if not outbox.queued_bytes:
-            self._dirty.append(outbox)
-        outbox.add(channel, packed)
-        return True
+            return self._refuse_oversized(node, shard, channel, packed)
+        return self._add(outbox, channel, packed, 1)
+
+    def post_joined(
+        self,
+        node: int,
+        shard: int,
+        channel: Channel,
+        parts: Sequence[Part],
+        join: Callable[[Sequence[Part]], object],
+    ) -> bool:
+        """Queue `join(parts)` as one item, or as several where a frame cannot hold it.
+
+        The items are of parts that follow each other, and keep their order. Returns False if any of
+        it was refused, for the reasons of `post`; the counters count the parts.
+        """
+        outbox = self._outboxes.get((node, shard))
+        if outbox is None:
+            self._want(node, shard)
+            return self._refuse(channel, len(parts))
+        packed = pack_item(join(parts))
+        if outbox.fits(packed):
+            return self._add(outbox, channel, packed, len(parts))
+        if len(parts) == 1:
+            return self._refuse_oversized(node, shard, channel, packed)
+        del packed  # it may be large, and so may be what comes
+        middle = len(parts) // 2
+        is_head_posted = self.post_joined(node, shard, channel, parts[:middle], join)
+        is_tail_posted = self.post_joined(node, shard, channel, parts[middle:], join)
+        return is_head_posted and is_tail_posted
 
     def flush(self) -> None:
         """Send what was posted: one frame per destination, more only above the frame limit."""
@@ -379,11 +397,29 @@ class Exchanger:
 
     # Items.
 
-    def _refuse(self, channel: Channel) -> bool:
+    def _add(self, outbox: Outbox, channel: Channel, packed: bytes, count: int) -> bool:
+        """Queue an item that `count` parts were joined to, unless too much waits already."""
+        if outbox.pending_bytes + len(packed) > self._limits.pending_bytes_max:
+            return self._refuse(channel, count)
+        if not outbox.queued_bytes:
+            self._dirty.append(outbox)
+        outbox.add(channel, packed)
+        return True
+
+    def _refuse_oversized(self, node: int, shard: int, channel: Channel, packed: bytes) -> bool:
+        self.counters.items_oversized_total += 1
+        self._log.report(
+            f"node {node} shard {shard}", "oversized",
+            f"an item of {len(packed)} bytes does not fit a frame "
+            f"of {self._limits.frame_bytes_max}",
+        )  # fmt: skip
+        return self._refuse(channel, 1)
+
+    def _refuse(self, channel: Channel, count: int) -> bool:
         if channel == Channel.RAFT:
-            self.counters.raft_dropped_total += 1
+            self.counters.raft_dropped_total += count
         else:
-            self.counters.posts_refused_total += 1
+            self.counters.posts_refused_total += count
         return False
 
     def _receive(self, link: ShardLink, node: int, shard: int, payload: bytes) -> None:

@@ -22,7 +22,6 @@ class Channel(IntEnum):
     REQUEST = 2
     REPLY = 3
     ADMIN = 4
-    HEARTBEATS = 5
 
 
 class PayloadError(Exception):
