@@ -144,8 +144,7 @@ class ShardServices:
             registry=self._registry,
             limits=self._link_limits,
             handlers={
-                Channel.RAFT: functools.partial(self._on_raft, Channel.RAFT),
-                Channel.HEARTBEATS: functools.partial(self._on_raft, Channel.HEARTBEATS),
+                Channel.RAFT: self._on_raft,
                 Channel.REQUEST: self._on_requests,
                 Channel.REPLY: self._on_replies,
                 Channel.ADMIN: self._on_admin,
@@ -438,9 +437,9 @@ class ShardServices:
 
     # Between shards ---------------------------------------------------------------------------
 
-    def _on_raft(self, channel: Channel, node: int, shard: int, items: list[Any]) -> None:
+    def _on_raft(self, node: int, shard: int, items: list[Any]) -> None:
         try:
-            self.engine.receive(channel, node, shard, items)
+            self.engine.receive(node, shard, items)
         except DecodeError as error:
             raise PayloadError(str(error)) from error
         except InvariantError as error:

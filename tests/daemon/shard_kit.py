@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from rafter_core import Message
+from rafter_core import Message, MessageKind
 from rafter_storage.data_directory import shard_directory
 from rafter_storage.identity import Identity
 from rafter_storage.segment_manager import SegmentManager
@@ -22,6 +22,7 @@ from rafterd.boot import ShardBoot
 from rafterd.config import Config, load_config
 from rafterd.control import ControlMessage, receive_control
 from rafterd.node_tls import NodeTls
+from rafterd.raft_post import received
 from rafterd.shard import run_shard
 from rafterd.shard_process import RunShard, fork_shard
 from rafterd.shard_services import ShardServices
@@ -163,6 +164,12 @@ def make_peer(
 def send_raft(peer: Peer, group: int, message: Message) -> None:
     """Send one raft message to node 1."""
     peer.send(1, 0, Channel.RAFT, to_item(group, message))
+
+
+def raft_kinds(peer: Peer) -> list[MessageKind]:
+    """Return the kinds of the raft messages that a peer has had from node 1, in order."""
+    items = peer.recorder.of(Channel.RAFT)
+    return [message.kind for _, message in received(1, items)]
 
 
 class Client:
