@@ -98,8 +98,10 @@ class PeerSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tls_name: str = NAME_PATTERN
     frame_bytes_max: Annotated[int, Meta(ge=64 << 10, le=1 << 30)] = 64 << 20
     pending_bytes_max: Annotated[int, Meta(ge=64 << 10, le=1 << 32)] = 128 << 20
+    node_bytes_max: Annotated[int, Meta(ge=64 << 10, le=1 << 34)] = 256 << 20
     connections_max: Count = 1024
     handshake_seconds: Seconds = 5.0
+    idle_seconds: Annotated[float, Meta(ge=3, le=86400)] = 10.0
     reconnect_seconds_max: Seconds = 1.0
 
     @property

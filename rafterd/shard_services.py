@@ -409,6 +409,7 @@ class ShardServices:
         counters[Counter.PEER_DROPPED_TOTAL] = transport.raft_dropped_total
         counters[Counter.HANDSHAKES_REFUSED_TOTAL] = transport.handshakes_refused_total
         counters[Counter.TLS_REFUSED_TOTAL] = transport.tls_refused_total
+        counters[Counter.PEER_IDLE_TOTAL] = transport.connections_idle_total
         counters[Counter.PEER_LINKS_UP] = transport.links_up_total - transport.links_down_total
         pending = 0
         sessions = 0
