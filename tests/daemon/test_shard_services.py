@@ -11,7 +11,7 @@ import pytest
 from rafter_core import Membership, Message, MessageKind, Role
 from rafter_core.messages import CAMPAIGN_TRANSFER
 from rafter_kv.batch import Batch, pack_payload
-from rafter_storage.segment_manager import GroupWrite, SegmentManager
+from rafter_storage.segment_manager import GroupChange, GroupWrite, SegmentManager
 from rafter_transport import Channel
 from rafterd.cluster_map import Announce, NodeRecord, foundation, pack_command
 from rafterd.node_tls import TlsUpdate
@@ -47,7 +47,9 @@ def damage(path: Path, payload: bytes) -> int:
     return offset
 
 
-def write_log(directory: Path, groups: dict[int, list[bytes]]) -> None:
+def write_log(
+    directory: Path, groups: dict[int, list[bytes]], cut: dict[int, int] | None = None
+) -> None:
     """Leave a log behind as an earlier life would: one record for each payload."""
     shard = directory / "data" / f"shards-{LAYOUT:05d}" / "00000"
     shard.mkdir(parents=True)
@@ -60,6 +62,10 @@ def write_log(directory: Path, groups: dict[int, list[bytes]]) -> None:
             job = store.begin([GroupWrite(group, None, [entry(1, index, payload)])])
             job.run()
             store.complete(job)
+    for group, index in (cut or {}).items():
+        job = store.begin([], [GroupChange(group, snapshot=(index, 1), compact_to=index)])
+        job.run()
+        store.complete(job)
     store.close()
 
 
@@ -110,7 +116,58 @@ def test_a_request_for_a_damaged_group_is_turned_away(tmp_path: Path) -> None:
     run(main())
 
 
-# ---- replay and elections --------------------------------------------------------------------
+def test_a_group_whose_log_is_cut_and_that_has_no_snapshot_is_not_served(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        write_log(tmp_path, {1: [b"one"], 2: []}, cut={1: 1})
+        async with RunningServices(make_config(tmp_path)) as running:
+            assert list(running.services.engine.replicas) == [2]
+            await running.lead()
+            assert running.services.is_replayed()
+            running.services.publish()
+            states = [running.shared.get_group(group, GroupWord.STATE) for group in (1, 2)]
+            assert states == [GroupState.DAMAGED, GroupState.SERVING]
+            assert "group 1 is not served: its log begins at index 2" in caplog.text
+
+    run(main())
+
+
+# ---- snapshots and replay ----------------------------------------------------------------------
+
+
+def test_a_start_goes_on_from_snapshots_and_shows_that_it_lives(tmp_path: Path) -> None:
+    async def main() -> None:
+        config = make_config(tmp_path, groups=1, snapshot__log_entries=2)
+
+        async def write(running: RunningServices, count: int) -> None:
+            await running.lead()
+            machine = running.services._machines[1]
+            keys = machine.key_count
+            for number in range(keys + 1, keys + count + 1):
+                batch = Batch(1, 5, number, number, [[b"SET", b"k%d" % number, b"v"]])
+                running.services._services[1].submit(Request(batch, number, 1, None))
+                await until(lambda number=number: machine.key_count == number)  # type: ignore[misc]
+
+        async with RunningServices(config) as first:
+            await write(first, 3)
+            first.services.publish()
+            await until(lambda: first.services._snapshot_store.newest(1))
+            await write(first, 1)
+            digest = first.services._machines[1].hash()
+        second = RunningServices(config)
+        assert second.shared.get(0, Counter.HEARTBEAT) == 1
+        replica = second.services.engine.replicas[1]
+        assert replica.applied.index == 4
+        async with second:
+            await second.lead()
+            assert second.services.is_replayed()
+            assert second.services._machines[1].hash() == digest
+
+    run(main())
+
+
+# ---- elections ---------------------------------------------------------------------------------
 
 
 def test_replay_is_over_when_everything_committed_before_is_applied(tmp_path: Path) -> None:

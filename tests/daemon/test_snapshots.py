@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -202,9 +202,14 @@ class Nodes:
         overrides = {"snapshot__log_bytes": 4096, "storage__sync": "inline"} | overrides
         self.configs = make_configs(directory, nodes=3, shards=1, groups=1, **overrides)
         self.running: dict[int, RunningServices] = {}
-        self.stack = AsyncExitStack()
         self.sequence = 0
         self.ticks = 0
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop(*self.running)
 
     async def start(self, *nodes: int) -> None:
         for node in nodes:
@@ -212,7 +217,7 @@ class Nodes:
             self.running[node] = await running.__aenter__()
 
     async def stop(self, *nodes: int) -> None:
-        for node in nodes or tuple(self.running):
+        for node in nodes:
             running = self.running.pop(node)
             await running.__aexit__()
             assert not running.fatal
@@ -277,29 +282,28 @@ class Nodes:
 
 def test_a_node_that_comes_late_is_brought_up_by_a_snapshot_and_can_lead(tmp_path: Path) -> None:
     async def main() -> None:
-        nodes = Nodes(tmp_path)
-        await nodes.start(1, 2)
-        await nodes.cut_logs()
-        await nodes.start(3)
-        await nodes.until(lambda: nodes.keys() == {nodes.sequence})
-        assert nodes.count(3, Counter.SNAPSHOTS_RECEIVED_TOTAL) == 1
-        assert nodes.count(3, Counter.SNAPSHOTS_INSTALLED_TOTAL) == 1
-        assert nodes.count(3, Counter.SNAPSHOT_BYTES_RECEIVED_TOTAL) > 4096
-        sent = sum(nodes.count(node, Counter.SNAPSHOTS_SENT_TOTAL) for node in (1, 2))
-        assert sent == 1
-        assert nodes.first_index(3) > 1
-        await nodes.write(1)
-        assert len(nodes.hashes()) == 1
-        # Its data count: one of the others goes, and writes go on.
-        await nodes.stop(1)
-        await nodes.write(2)
-        # It starts again from the snapshot that it received.
-        await nodes.stop(3)
-        await nodes.start(3)
-        await nodes.write(1)
-        assert len(nodes.hashes()) == 1
-        assert nodes.count(3, Counter.SNAPSHOTS_RECEIVED_TOTAL) == 0
-        await nodes.stop()
+        async with Nodes(tmp_path) as nodes:
+            await nodes.start(1, 2)
+            await nodes.cut_logs()
+            await nodes.start(3)
+            await nodes.until(lambda: nodes.keys() == {nodes.sequence})
+            assert nodes.count(3, Counter.SNAPSHOTS_RECEIVED_TOTAL) == 1
+            assert nodes.count(3, Counter.SNAPSHOTS_INSTALLED_TOTAL) == 1
+            assert nodes.count(3, Counter.SNAPSHOT_BYTES_RECEIVED_TOTAL) > 4096
+            sent = sum(nodes.count(node, Counter.SNAPSHOTS_SENT_TOTAL) for node in (1, 2))
+            assert sent == 1
+            assert nodes.first_index(3) > 1
+            await nodes.write(1)
+            assert len(nodes.hashes()) == 1
+            # Its data count: one of the others goes, and writes go on.
+            await nodes.stop(1)
+            await nodes.write(2)
+            # It starts again from the snapshot that it received.
+            await nodes.stop(3)
+            await nodes.start(3)
+            await nodes.write(1)
+            assert len(nodes.hashes()) == 1
+            assert nodes.count(3, Counter.SNAPSHOTS_RECEIVED_TOTAL) == 0
 
     run(main())
 
@@ -308,30 +312,29 @@ def test_a_shard_that_stops_in_the_middle_of_a_transfer_leaves_nothing_behind(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def main() -> None:
-        nodes = Nodes(
+        async with Nodes(
             tmp_path,
             snapshot__transfers_max=1,
             snapshot__bytes_per_second=80_000,
             snapshot__chunk_bytes=4096,
-        )
-        await nodes.start(1, 2)
-        await nodes.write(60)
-        await nodes.cut_logs()
-        await nodes.start(3)
-        received = Counter.SNAPSHOT_BYTES_RECEIVED_TOTAL
-        await nodes.until(lambda: nodes.count(3, received) > 10_000)
-        assert nodes.count(3, Counter.SNAPSHOT_TRANSFERS) == 1
-        (name,) = nodes.on_disk(3)
-        assert name.endswith(".receiving")
-        await nodes.stop(3)
-        assert nodes.on_disk(3) == []
-        # Nor does a sender that stops.
-        await nodes.start(3)
-        await nodes.until(lambda: nodes.count(3, received) > 10_000)
-        leader = nodes.leader()
-        assert leader is not None
-        await nodes.stop(leader.config.node.id)
-        await nodes.stop()
-        assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+        ) as nodes:
+            await nodes.start(1, 2)
+            await nodes.write(60)
+            await nodes.cut_logs()
+            await nodes.start(3)
+            received = Counter.SNAPSHOT_BYTES_RECEIVED_TOTAL
+            await nodes.until(lambda: nodes.count(3, received) > 10_000)
+            assert nodes.count(3, Counter.SNAPSHOT_TRANSFERS) == 1
+            (name,) = nodes.on_disk(3)
+            assert name.endswith(".receiving")
+            await nodes.stop(3)
+            assert nodes.on_disk(3) == []
+            # Nor does a sender that stops.
+            await nodes.start(3)
+            await nodes.until(lambda: nodes.count(3, received) > 10_000)
+            leader = nodes.leader()
+            assert leader is not None
+            await nodes.stop(leader.config.node.id)
+            assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
 
     run(main())
