@@ -64,14 +64,16 @@ async def dial(
     on_lost: Callable[[SocketLink], None],
     loop: asyncio.AbstractEventLoop,
     connect: Connect | None = None,
+    address: tuple[str, int] | None = None,
 ) -> Dialled:
     """Connect to a node's shard for `lane` and shake hands, with TLS if `tls` is given.
 
-    From the return on `on_lost(link)` tells the end, once. A frame that comes before the caller
-    has set `link.on_frame` closes the connection. Raises one of FAILURES, UnknownNodeError and
-    ValueError (no such shard); the connection is gone then, and `on_lost` was not called.
+    `address` is where it is tried, by default where the shard most likely is. From the return on
+    `on_lost(link)` tells the end, once. A frame that comes before the caller has set
+    `link.on_frame` closes the connection. Raises one of FAILURES, UnknownNodeError and ValueError
+    (no such shard); the connection is gone then, and `on_lost` was not called.
     """
-    host, port = registry.peer_address(node, shard)
+    host, port = address or registry.peer_address(node, shard)
     attempt = _Attempt(format_address(host, port), tls, on_lost, loop)
     link = attempt.link
     try:

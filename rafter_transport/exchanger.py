@@ -13,10 +13,11 @@ import asyncio
 import logging
 import random
 import socket
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 from rafter_core.errors import DecodeError
+from rafter_transport.addresses import format_address
 from rafter_transport.counters import Counters
 from rafter_transport.framing import HEADER_BYTES, FrameError
 from rafter_transport.handshake import Hello, Lane, validate_hello
@@ -28,7 +29,7 @@ from rafter_transport.payload import Channel, PayloadError, pack_item, unpack_pa
 from rafter_transport.peer_counters import PeerCounters, PeerState
 from rafter_transport.peer_link import PeerLink
 from rafter_transport.peer_log import PeerLog
-from rafter_transport.registry import Registry
+from rafter_transport.registry import NodeInfo, Registry
 from rafter_transport.ring_link import RingLink
 from rafter_transport.ring_pair import RingEnd, ShardEnd
 from rafter_transport.tls import PeerTls
@@ -40,6 +41,7 @@ _logger = logging.getLogger(__name__)
 Handler = Callable[[int, int, list[Any]], None]
 OnLinkState = Callable[[int, int, bool], None]
 ShardLink = RingLink | SocketLink
+Part = TypeVar("Part")
 
 
 class Exchanger:
@@ -96,6 +98,7 @@ class Exchanger:
         self._shard_links: dict[int, ShardLink] = {}
         self._open_links: set[ShardLink] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._is_started = False
         self._is_closed = False
         self._listener = Listener(
             hello=hello,
@@ -103,7 +106,7 @@ class Exchanger:
             limits=limits,
             counters=self.counters,
             receive=self._receive,
-            on_hello=self._learn,
+            on_hello=self._greeted,
             loop=loop,
             tls=tls,
         )
@@ -128,15 +131,9 @@ class Exchanger:
         await self._listener.start(host, port)
         if self._tasks:
             await asyncio.wait(self._tasks)
+        self._is_started = True
         for node in self._registry.nodes():
-            if node == self._hello.node_id:
-                continue
-            # Shard 0 tells how many there are. It is kept: every node has one, and it is the
-            # first to tell when a node comes back with another count.
-            self._dial(node, 0)
-            shards = self._registry.shard_count(node)
-            if shards is not None:
-                self._dial(node, self._hello.shard % shards)
+            self._dial_base(node)
 
     def post(self, node: int, shard: int, channel: Channel, item: object) -> bool:
         """Queue one item for a shard; it leaves with the next `flush`.
@@ -150,24 +147,39 @@ class Exchanger:
         outbox = self._outboxes.get((node, shard))
         if outbox is None:
             self._want(node, shard)
-            return self._refuse(node, channel)
+            return self._refuse(node, channel, 1)
         packed = pack_item(item)
         if not outbox.fits(packed):
-            self.counters.items_oversized_total += 1
-            self._log.report(
-                f"node {node} shard {shard}", "oversized",
-                f"an item of {len(packed)} bytes does not fit a frame "
-                f"of {self._limits.frame_bytes_max}",
-            )  # fmt: skip
-            return self._refuse(node, channel)
-        size, together = len(packed), self._nodes[node]
-        is_full = outbox.pending_bytes + size > self._limits.pending_bytes_max
-        if is_full or not together.take(size):
-            return self._refuse(node, channel)
-        if not outbox.queued_bytes:
-            self._dirty.append(outbox)
-        outbox.add(channel, packed)
-        return True
+            return self._refuse_oversized(node, shard, channel, packed)
+        return self._add(outbox, node, channel, packed, 1)
+
+    def post_joined(
+        self,
+        node: int,
+        shard: int,
+        channel: Channel,
+        parts: Sequence[Part],
+        join: Callable[[Sequence[Part]], object],
+    ) -> bool:
+        """Queue `join(parts)` as one item, or as several where a frame cannot hold it.
+
+        The items are of parts that follow each other, and keep their order. Returns False if any of
+        it was refused, for the reasons of `post`; the counters count the parts.
+        """
+        outbox = self._outboxes.get((node, shard))
+        if outbox is None:
+            self._want(node, shard)
+            return self._refuse(node, channel, len(parts))
+        packed = pack_item(join(parts))
+        if outbox.fits(packed):
+            return self._add(outbox, node, channel, packed, len(parts))
+        if len(parts) == 1:
+            return self._refuse_oversized(node, shard, channel, packed)
+        del packed  # it may be large, and so may be what comes
+        middle = len(parts) // 2
+        is_head_posted = self.post_joined(node, shard, channel, parts[:middle], join)
+        is_tail_posted = self.post_joined(node, shard, channel, parts[middle:], join)
+        return is_head_posted and is_tail_posted
 
     def flush(self) -> None:
         """Send what was posted: one frame per destination, more only above the frame limit."""
@@ -207,6 +219,25 @@ class Exchanger:
         """How much waits for this shard: posted items and what its socket has not taken."""
         outbox = self._outboxes.get((node, shard))
         return 0 if outbox is None else outbox.pending_bytes
+
+    def present_hellos(self) -> dict[int, Hello]:
+        """Return the hello of each node that is connected to this shard now, and this one's."""
+        return {**self._listener.present(), self._hello.node_id: self._hello}
+
+    def take_map(self, nodes: Iterable[NodeInfo]) -> None:
+        """Take over what the cluster's map says of nodes, before `start` or at any time after.
+
+        Links with a node that is not allowed in any longer are closed at once.
+        """
+        if self._is_closed:
+            return
+        disowned = self._registry.update(nodes)
+        for node in disowned:
+            self._listener.drop(node)
+            self._drop_dialled(node)
+        if self._is_started:
+            for node in self._registry.nodes():
+                self._dial_base(node)
 
     def attach_shard(self, shard: int, end: ShardEnd) -> None:
         """Use one end of a pair of rings or of a socketpair as the link to a shard of this node.
@@ -290,6 +321,25 @@ class Exchanger:
         task.add_done_callback(self._task_done)
         self._peer_links[node, shard] = (peer_link, task)
 
+    def _dial_base(self, node: int) -> None:
+        """Keep the links that this shard has to every other node.
+
+        Shard 0 tells how many there are. It is kept: every node has one, and it is the first to
+        tell when a node comes back with another count.
+        """
+        if node == self._hello.node_id:
+            return
+        self._dial(node, 0)
+        shards = self._registry.shard_count(node)
+        if shards is not None:
+            self._dial(node, self._hello.shard % shards)
+
+    def _drop_dialled(self, node: int) -> None:
+        """Close the links to a node, to be dialled anew."""
+        for (peer, _), (peer_link, _) in self._peer_links.items():
+            if peer == node:
+                peer_link.drop()
+
     def _want(self, node: int, shard: int) -> None:
         """Dial a shard that somebody posts to, if it is known to exist."""
         if node == self._hello.node_id:
@@ -300,12 +350,24 @@ class Exchanger:
         if shards is not None and 0 <= shard < shards:
             self._dial(node, shard)
 
-    def _learn(self, remote: Hello) -> None:
-        """Take in a hello that was found in order; see to the link that each node gets."""
+    def _greeted(self, remote: Hello) -> None:
+        """Take in the hello of one who connected, maybe from where the node was not before."""
+        if not self._is_closed and self._learn(remote):
+            _logger.info(
+                "node %d is at %s now",
+                remote.node_id, format_address(remote.peer_host, remote.peer_port),
+            )  # fmt: skip
+            self._drop_dialled(remote.node_id)
+
+    def _learn(self, remote: Hello) -> bool:
+        """Take in a hello that was found in order; see to the link that each node gets.
+
+        Returns whether the node is dialled elsewhere now.
+        """
         if self._is_closed:
-            return
+            return False
         node = remote.node_id
-        self._registry.learn(remote)
+        is_moved = self._registry.learn(remote)
         gone = [key for key in self._peer_links if key[0] == node and key[1] >= remote.shards]
         for key in gone:
             # The node came back with fewer shards: nobody will answer there again.
@@ -315,6 +377,7 @@ class Exchanger:
             self._tasks.add(task)
             task.cancel()
         self._dial(node, self._hello.shard % remote.shards)
+        return is_moved
 
     def _peer_up(self, peer_link: PeerLink) -> None:
         link = peer_link.socket_link
@@ -410,12 +473,33 @@ class Exchanger:
 
     # Items.
 
-    def _refuse(self, node: int, channel: Channel) -> bool:
-        self._peer(node).refused_total += 1
+    def _add(self, outbox: Outbox, node: int, channel: Channel, packed: bytes, count: int) -> bool:
+        """Queue an item that `count` parts were joined to, unless too much waits already."""
+        size = len(packed)
+        if outbox.pending_bytes + size > self._limits.pending_bytes_max or not self._nodes[
+            node
+        ].take(size):
+            return self._refuse(node, channel, count)
+        if not outbox.queued_bytes:
+            self._dirty.append(outbox)
+        outbox.add(channel, packed)
+        return True
+
+    def _refuse_oversized(self, node: int, shard: int, channel: Channel, packed: bytes) -> bool:
+        self.counters.items_oversized_total += 1
+        self._log.report(
+            f"node {node} shard {shard}", "oversized",
+            f"an item of {len(packed)} bytes does not fit a frame "
+            f"of {self._limits.frame_bytes_max}",
+        )  # fmt: skip
+        return self._refuse(node, channel, 1)
+
+    def _refuse(self, node: int, channel: Channel, count: int) -> bool:
+        self._peer(node).refused_total += count
         if channel == Channel.RAFT:
-            self.counters.raft_dropped_total += 1
+            self.counters.raft_dropped_total += count
         else:
-            self.counters.posts_refused_total += 1
+            self.counters.posts_refused_total += count
         return False
 
     def _receive(self, link: ShardLink, node: int, shard: int, payload: bytes) -> None:

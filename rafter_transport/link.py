@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import ssl
+import time
 from collections.abc import Callable
 from typing import Any, Protocol, cast
 
@@ -10,6 +11,9 @@ from rafter_transport.framing import Budget, FrameDecoder, FrameError, frame_hea
 from rafter_transport.peer_counters import round_trip_seconds
 from rafter_transport.tls import TlsRefusedError
 from rafter_transport.tls_session import TlsSession, describe
+
+TURN_SECONDS = 0.001
+"""How long one turn delivers before other callbacks of the loop have theirs."""
 
 _RECORD_BEGINNINGS = (b"\x15\x03", b"\x16\x03")
 """How TLS begins: an alert or a hello. As the length of a frame it would be above any limit."""
@@ -43,13 +47,17 @@ class SocketLink(asyncio.Protocol):
 
     `heard_seconds` is when the last byte came, in the time of the loop.
 
+    uvloop reads up to 32 times in one iteration while there is something to read. So one turn
+    delivers for TURN_SECONDS at most (and what one read has brought at least), and the others have
+    theirs before the next.
+
     With `tls` the frames are sealed. `on_made` comes before its handshake and `on_secure(link)`
     behind it; what is sent earlier is lost. Frames of the peer can only come later.
     """
 
     __slots__ = ("_budget", "_decoder", "_held_bytes", "_is_closing", "_loop", "_on_lost",
-                 "_on_made", "_on_secure", "_tls", "_transport", "error", "heard_seconds", "lost",
-                 "on_frame")  # fmt: skip
+                 "_on_made", "_on_secure", "_tls", "_transport", "_turn_seconds", "error",
+                 "heard_seconds", "lost", "on_frame")  # fmt: skip
 
     def __init__(
         self,
@@ -69,10 +77,11 @@ class SocketLink(asyncio.Protocol):
         self._on_secure = on_secure
         self._tls = tls
         self._on_lost = on_lost
+        self._loop = loop
+        self._turn_seconds = 0.0
         self._decoder = FrameDecoder(frame_bytes_max)
         self._budget: Budget | None = None
         self._held_bytes = 0
-        self._loop = loop
         self.heard_seconds = loop.time()
         self._transport: asyncio.Transport | None = None
         self._is_closing = False
@@ -190,10 +199,20 @@ class SocketLink(asyncio.Protocol):
             self._write_outgoing(self._tls)
 
     def data_received(self, data: bytes) -> None:
-        """Cut the chunk into frames and deliver them, until one of them closes the link."""
+        """Take what one read has brought, and rest after a turn of them."""
         if self._is_closing:
             return
         self.heard_seconds = self._loop.time()
+        began_seconds = time.perf_counter()
+        self._deliver(data)
+        self._turn_seconds += time.perf_counter() - began_seconds
+        if self._turn_seconds >= TURN_SECONDS and not self.is_closing:
+            assert self._transport is not None
+            self._transport.pause_reading()
+            self._loop.call_soon(self._read_on)
+
+    def _deliver(self, data: bytes) -> None:
+        """Cut bytes into frames and deliver them, until one of them closes the link."""
         if self._tls is not None:
             data = self._opened(self._tls, data)
         try:
@@ -215,6 +234,12 @@ class SocketLink(asyncio.Protocol):
             self.on_frame(frame)
         if self._tls is not None and self._tls.is_ended:
             self.close()
+
+    def _read_on(self) -> None:
+        self._turn_seconds = 0.0
+        if not self.is_closing:
+            assert self._transport is not None
+            self._transport.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the owner, once."""

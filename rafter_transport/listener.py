@@ -54,7 +54,9 @@ class Listener:
 
     `receive(link, node, shard, payload)` is called for each frame after the handshake, and
     `on_hello` with each hello that was found in order. At most one connection per (node, shard) is
-    kept: a second one means that the peer has given the first up before we noticed.
+    kept: a second one means that the peer has given the first up before we noticed. Of one node all
+    connections are of one life of it: who says another address or number of shards than an older
+    connection did, ends that.
 
     That is the lane of the exchanger. `lanes` says who opens connections of the other lanes, of
     which a peer may have several; a lane that nobody opens is refused.
@@ -133,6 +135,20 @@ class Listener:
         if self._server is not None:
             await self._server.wait_closed()
 
+    def present(self) -> dict[int, Hello]:
+        """Return what the nodes say of themselves that are connected to this shard now."""
+        return {
+            accepted.remote.node_id: accepted.remote
+            for accepted in self._by_peer.values()
+            if accepted.remote is not None
+        }
+
+    def drop(self, node: int) -> None:
+        """Close every connection of a node."""
+        for accepted in (*self._by_peer.values(), *self._in_lanes):
+            if accepted.node == node:
+                accepted.link.abort()
+
     # What follows is called by Accepted.
 
     def admit(self, accepted: "Accepted") -> str | None:
@@ -152,6 +168,9 @@ class Listener:
     def welcome(self, accepted: "Accepted", remote: Hello) -> None:
         """Make this the connection of its peer, in place of an older one; a lane has many."""
         self.counters.connections_accepted_total += 1
+        for other in (*self._by_peer.values(), *self._in_lanes):
+            if other.is_of_another_life(remote):
+                other.link.abort()
         if accepted.lane_end is not None:
             self._in_lanes.add(accepted)
             return
@@ -177,13 +196,16 @@ class Listener:
 class Accepted:
     """One accepted connection: first the handshake, against a deadline, then frames."""
 
-    __slots__ = ("_deadline", "_listener", "_liveness", "lane_end", "link", "node", "shard")
+    __slots__ = (
+        "_deadline", "_listener", "_liveness", "lane_end", "link", "node", "remote", "shard",
+    )  # fmt: skip
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
         self._deadline: asyncio.TimerHandle | None = None
         self._liveness: Liveness | None = None
         self.lane_end: LaneEnd | None = None
+        self.remote: Hello | None = None
         self.node = 0
         self.shard = 0
         self.link = SocketLink(
@@ -194,6 +216,13 @@ class Accepted:
             tls=None if listener.tls is None else listener.tls.session(is_server=True),
             loop=listener.loop,
         )
+
+    def is_of_another_life(self, hello: Hello) -> bool:
+        """Whether the same node said something else of itself here than in `hello`."""
+        remote = self.remote
+        if remote is None or remote.node_id != hello.node_id:
+            return False
+        return remote.node_facts != hello.node_facts
 
     def _made(self, link: SocketLink) -> None:
         listener = self._listener
@@ -231,6 +260,7 @@ class Accepted:
             return
         if self._deadline is not None:
             self._deadline.cancel()
+        self.remote = remote
         self.node = remote.node_id
         self.shard = remote.shard
         self.link.on_frame = self._frame_received

@@ -24,6 +24,7 @@ from prometheus_client.registry import Collector
 from rafterd import __version__
 from rafterd.config import Config
 from rafterd.health import ShardFact
+from rafterd.placement import SYSTEM_GROUP
 from rafterd.shared import Counter, GroupState, GroupWord, PeerWord, SharedState
 
 MICROSECONDS = 1e-6
@@ -277,7 +278,8 @@ class NodeCollector(Collector):
         self._config = config
         self._shared = shared
         self._facts = facts
-        self._groups = [(group, str(group)) for group in config.local_groups()]
+        groups = [SYSTEM_GROUP, *config.local_groups()]
+        self._groups = [(group, str(group)) for group in groups]
 
     def collect(self) -> Iterator[Metric]:
         """Yield every family."""

@@ -45,7 +45,8 @@ EXTENSION_SECONDS = 60.0
 """What the service manager is asked for each time: far more than lies between two reports."""
 IDENTITY_HINT = """\
 node.id and [cluster] are fixed by the first start on a data directory;
-cluster_id follows from cluster.name, cluster.groups, cluster.replication and cluster.initial
+cluster_id follows from cluster.name, cluster.groups, cluster.replication and the ids of the nodes
+in cluster.initial
 """
 
 

@@ -26,6 +26,8 @@ def make_hello(boot: ShardBoot) -> Hello:
         shards=config.node.shards,
         client_host=config.announce_host,
         client_port=config.client.port,
+        peer_host=config.peer_address.host,
+        peer_port=config.peer_address.port,
     )
 
 

@@ -18,12 +18,11 @@ from hypothesis import strategies as st
 from rafter_core import serializer
 from rafter_core.entries import NUMBER_MAX, Entry, EntryKind
 from rafter_core.errors import DecodeError
-from rafter_core.heartbeats import heartbeats_from_wire, heartbeats_to_wire
 from rafter_core.membership import MEMBERS_MAX, Membership
+from rafter_core.message_wire import messages_from_wire, messages_to_wire
 from rafter_core.messages import (
     APPEND,
     HEARTBEAT,
-    HEARTBEAT_RESPONSE,
     PRE_VOTE,
     PROPOSE,
     REMOTE_KINDS,
@@ -96,13 +95,13 @@ snapshots = st.builds(
 
 
 @st.composite
-def messages(draw: st.DrawFn) -> Message:
+def messages(draw: st.DrawFn, to: int = 1, sender: int = 2) -> Message:
     """Messages of every kind that travels, with whatever its kind may carry."""
     kind = draw(st.sampled_from(sorted(REMOTE_KINDS)))
     message = Message(
         kind=kind,
-        to=draw(numbers),
-        sender=draw(numbers),
+        to=to,
+        sender=sender,
         term=draw(numbers),
         log_term=draw(numbers),
         index=draw(numbers),
@@ -113,6 +112,8 @@ def messages(draw: st.DrawFn) -> Message:
     )
     if kind is APPEND:
         message.entries = draw(entries())
+        if message.entries:
+            message.index = message.entries[0].index - 1
     elif kind is PROPOSE:
         message.entries = draw(proposals)
     elif kind is VOTE or kind is PRE_VOTE:
@@ -122,15 +123,22 @@ def messages(draw: st.DrawFn) -> Message:
     return message
 
 
+@st.composite
+def batches(draw: st.DrawFn) -> list[tuple[int, Message]]:
+    """Messages of some groups, from one node to one other."""
+    message = messages(draw(numbers), draw(numbers))
+    return draw(st.lists(st.tuples(numbers, message), min_size=1, max_size=4))
+
+
 def pack(item: object) -> bytes:
     """Return a wire form as it stands in a frame."""
     packed: bytes = msgpack.packb(item)
     return packed
 
 
-def pack_message(group: int, message: Message) -> bytes:
-    """Return a message as it stands in a frame."""
-    return pack(serializer.message_to_wire(group, message))
+def pack_message(message: Message) -> bytes:
+    """Return one message as it stands in a frame."""
+    return pack(messages_to_wire([(1, message)]))
 
 
 scalars: st.SearchStrategy[Any] = (
@@ -153,25 +161,12 @@ junk = st.recursive(
 )
 """Whatever msgpack can hold."""
 packed_entries = entries().map(serializer.pack_entries)
-packed_heartbeats = st.lists(
-    st.tuples(numbers, st.sampled_from([HEARTBEAT, HEARTBEAT_RESPONSE]), numbers, st.binary()),
-    min_size=1, max_size=4,
-).map(
-    lambda beats: pack(
-        heartbeats_to_wire(
-            [
-                (group, Message(kind=kind, to=1, sender=2, term=term, commit=term, context=context))
-                for group, kind, term, context in beats
-            ]
-        )
-    )
-)  # fmt: skip
 packed_memberships = memberships().map(serializer.pack_membership)
 packed_members = memberships().map(lambda value: pack(serializer.membership_to_wire(value)))
-packed_messages = st.builds(pack_message, numbers, messages())
+packed_messages = batches().map(lambda batch: pack(messages_to_wire(batch)))
 packed_snapshots = snapshots.map(lambda snapshot: pack(serializer.snapshot_to_wire(snapshot)))
 packed_snapshot_messages = snapshots.map(
-    lambda snapshot: pack_message(1, Message(kind=SNAPSHOT, to=1, term=3, snapshot=snapshot))
+    lambda snapshot: pack_message(Message(kind=SNAPSHOT, to=1, term=3, snapshot=snapshot))
 )
 
 # What decoding promises ---------------------------------------------------------------------------
@@ -274,61 +269,47 @@ def check_membership(data: bytes) -> bool:
     return True
 
 
-def check_message_item(item: object) -> bool:
-    """Decode a message from a value that came out of a frame."""
+def check_messages_item(item: object) -> bool:
+    """Decode messages from a value that came out of a frame."""
     try:
-        group, decoded = serializer.message_from_wire(item)
-    except DecodeError:
-        return False
-    assert_message(group, decoded)
-    wire = serializer.message_to_wire(group, decoded)
-    assert wire == item
-    assert serializer.message_from_wire(wire) == (group, decoded)
-    return True
-
-
-def check_message(data: bytes) -> bool:
-    """Decode a message from bytes, read as a receiver of frames reads them."""
-    try:
-        item = msgpack.unpackb(data)
-    except (ValueError, TypeError, RecursionError):
-        return False  # not the serializer's input yet
-    return check_message_item(item)
-
-
-def check_heartbeats_item(item: object) -> bool:
-    """Decode heartbeats from a value that came out of a frame."""
-    try:
-        decoded = heartbeats_from_wire(item)
+        decoded = messages_from_wire(item)
     except DecodeError:
         return False
     assert decoded
     for group, message in decoded:
-        assert message.kind in (HEARTBEAT, HEARTBEAT_RESPONSE)
         assert_message(group, message)
-    assert heartbeats_to_wire(decoded) == item
+    wire = messages_to_wire(decoded)
+    assert wire == item
+    assert messages_from_wire(wire) == decoded
     return True
 
 
-def check_heartbeats(data: bytes) -> bool:
-    """Decode heartbeats from bytes, read as a receiver of frames reads them."""
+def check_messages(data: bytes) -> bool:
+    """Decode messages from bytes, read as a receiver of frames reads them."""
     try:
         item = msgpack.unpackb(data)
     except (ValueError, TypeError, RecursionError):
-        return False
-    return check_heartbeats_item(item)
+        return False  # not the decoder's input yet
+    return check_messages_item(item)
 
 
 def check_item(item: object) -> bool:
     """Decode a value as everything, also where it stands inside of something else."""
+    append = _head(Message(kind=APPEND, entries=[Entry(1, 1, EntryKind.NORMAL, b"")]))
+    propose = _head(Message(kind=PROPOSE, entries=[Entry(0, 0, EntryKind.NORMAL, b"")]))
+    snapshot = _head(Message(kind=SNAPSHOT, snapshot=Snapshot(1, 1, Membership((1,)))))
+    context = _head(Message(kind=HEARTBEAT, context=b"context"))
     inside = [
-        [1, int(APPEND), 1, 2, 3, 0, 0, 0, False, 0, b"", item],
-        [1, int(PROPOSE), 1, 2, 0, 0, 0, 0, False, 0, b"", item],
-        [1, int(VOTE), 1, 2, 3, 0, 0, 0, False, 0, b"", [], item],
-        [1, int(SNAPSHOT), 1, 2, 3, 0, 0, 0, False, 0, b"", [], item],
-        [1, int(SNAPSHOT), 1, 2, 3, 0, 0, 0, False, 0, b"", [], [1, 1, item, b""]],
+        [item, 2, append, [], [1, 0, b""]],
+        [1, 2, item, [], []],
+        [1, 2, append, item, [1, 0, b""]],
+        [1, 2, append, [], item],
+        [1, 2, propose, [], item],
+        [1, 2, context, [item], []],
+        [1, 2, snapshot, [item], []],
+        [1, 2, snapshot, [[1, 1, item, b""]], []],
     ]
-    accepted = [check_message_item(item), *map(check_message_item, inside)]
+    accepted = [check_messages_item(item), *map(check_messages_item, inside)]
     for from_wire in (
         serializer.entries_from_wire,
         serializer.snapshot_from_wire,
@@ -340,6 +321,11 @@ def check_item(item: object) -> bool:
             continue
         accepted.append(True)
     return any(accepted)
+
+
+def _head(message: Message) -> object:
+    """Return the head of one message."""
+    return messages_to_wire([(1, message)])[2]
 
 
 def check_part(data: bytes) -> bool:
@@ -376,11 +362,12 @@ def check_snapshot_survives(value: Snapshot) -> bool:
     return True
 
 
-def check_message_survives(value: tuple[int, Message]) -> bool:
-    """A message comes back as it was."""
-    group, message = serializer.message_from_wire(msgpack.unpackb(pack_message(*value)))
-    assert_message(group, message)
-    assert (group, message) == value
+def check_messages_survive(value: list[tuple[int, Message]]) -> bool:
+    """Messages come back as they were."""
+    decoded = messages_from_wire(msgpack.unpackb(pack(messages_to_wire(value))))
+    for group, message in decoded:
+        assert_message(group, message)
+    assert decoded == value
     return True
 
 
@@ -410,8 +397,7 @@ def seeds_of(
 TARGETS = [
     Target("entries", seeds_of(packed_entries), check_entries),
     Target("memberships", seeds_of(packed_memberships), check_membership),
-    Target("messages", seeds_of(packed_messages, packed_snapshot_messages), check_message),
-    Target("heartbeats", seeds_of(packed_heartbeats), check_heartbeats),
+    Target("messages", seeds_of(packed_messages, packed_snapshot_messages), check_messages),
     Target(
         "parts of messages",
         seeds_of(packed_entries, packed_snapshots, packed_members),

@@ -34,11 +34,11 @@ def shared() -> SharedState:
     for shard in range(2):
         for counter in Counter:
             shared.set_counter(shard, counter, 1_000_000 * (shard + 1) + counter)
-    for group in range(1, 4):
+    for group in range(4):
         for word in GroupWord:
             shared.set_group(group, word, 100 * group + word)
         shared.set_group(group, GroupWord.STATE, GroupState.SERVING)
-        shared.set_route(group, group - 1, 7)
+        shared.set_route(group, max(group - 1, 0), 7)
     return shared
 
 
@@ -86,8 +86,9 @@ def test_links_carry_the_words_of_each_shard_and_node(exposition: Exposition) ->
 
 def test_groups_carry_their_words_and_who_leads(exposition: Exposition) -> None:
     found = samples(exposition)
-    assert [found["rafter_raft_has_leader", str(g)] for g in (1, 2, 3)] == [0, 1, 1]
-    assert [found["rafter_raft_is_leader", str(g)] for g in (1, 2, 3)] == [0, 1, 0]
+    assert [found["rafter_raft_has_leader", str(g)] for g in range(4)] == [0, 0, 1, 1]
+    assert [found["rafter_raft_is_leader", str(g)] for g in range(4)] == [0, 0, 1, 0]
+    assert found["rafter_raft_term", "0"] == GroupWord.TERM, "the system group's too"
     assert found["rafter_raft_commit_index", "3"] == 300 + GroupWord.COMMIT
     assert found["rafter_keys", "2"] == 200 + GroupWord.KEYS
     assert found["rafter_raft_state", "1"] == GroupState.SERVING
