@@ -7,6 +7,7 @@ and the order in which keys are handed out, (deadline, bucket, key), does not de
 outdated entries a replica happens to carry: a replica restored from a snapshot carries none.
 """
 
+from collections.abc import Sized
 from heapq import heapify, heappop, heappush
 
 HEAP_SLACK = 32
@@ -70,6 +71,10 @@ class Deadlines:
         for heap in self._heaps:
             heap.clear()
         self._due_buckets.clear()
+
+    def parts(self) -> list[Sized]:
+        """Return what it is made of, so that it can be freed part by part."""
+        return [*self.by_bucket, *self._heaps]
 
     def _first(self) -> tuple[int, int] | None:
         """Surface the earliest true (deadline, bucket): outdated entries before it go."""

@@ -7,7 +7,7 @@ Values are ``bytes``, which the garbage collector need not walk. Deadlines lie b
 Nothing here looks at a clock: each method that depends on the time is told it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 
 from xxhash import xxh3_64_intdigest
 
@@ -97,6 +97,14 @@ class KeySpace:
         """
         self.frozen = FrozenKeys(self)
         return self.frozen
+
+    def release(self) -> list[Sized]:
+        """Return its parts, for who lets go of the key space and then of them, one by one.
+
+        Any thread. Frozen keys are given up. Who still looks into the key space finds everything.
+        """
+        self.frozen = None
+        return [*self.buckets, *self.deadlines.parts()]
 
     @property
     def key_count(self) -> int:

@@ -20,6 +20,9 @@ from rafter_core.entries import payloads_bytes
 from rafter_core.state_machine import Update
 from rafterd.shared import GroupState, GroupWord
 
+OnRoute = Callable[[int, int, int], None]
+"""Told (group, leader, term) when the leader or the term has changed."""
+
 
 class Proposal(Protocol):
     """What a proposer attaches to an entry: it hears of the entry's end on this node."""
@@ -99,14 +102,15 @@ class Replica:
         machine: StateMachine,
         hard_state: HardState,
         words: memoryview,
-        on_route: Callable[[int, int, int], None],
+        on_route: OnRoute,
         start: Place = NOWHERE,
     ) -> None:
-        """Begin with a machine that holds the state at `start`, which a snapshot was taken of."""
+        """Begin with what the log has recorded, and a machine that has recovered at `start`."""
         self.group = group
         self.node = node
         self.machine = machine
-        self.hard_state = hard_state
+        # What is in a snapshot was committed, though a crash came before a record that said so.
+        self.hard_state = hard_state._replace(commit=max(hard_state.commit, start.index))
         self.listener: ReplicaListener | None = None
         self.on_route = on_route
         self.is_dirty = False
@@ -132,6 +136,11 @@ class Replica:
     def members(self) -> tuple[int, ...]:
         """All nodes that have a replica of the group, by the configuration in force here."""
         return self.node.membership.nodes
+
+    @property
+    def voters(self) -> tuple[int, ...]:
+        """Those of them that vote."""
+        return self.node.membership.all_voters
 
     @property
     def is_installing(self) -> bool:

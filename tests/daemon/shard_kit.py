@@ -29,7 +29,8 @@ from rafterd.shard_services import ShardServices
 from rafterd.shared import Counter, SharedState
 from tests.daemon.engine_bench import to_item, until
 from tests.daemon.waiting import DEADLINE_SECONDS, wait_readable, wait_until
-from tests.transport.support import HOST, Peer, free_ports
+from tests.ports import free_ports
+from tests.transport.support import HOST, Peer
 
 PORTS_PER_NODE = 8
 INCARNATION = 77
@@ -40,27 +41,41 @@ def make_config(
     directory: Path, *, nodes: int = 1, shards: int = 1, groups: int = 2, **overrides: object
 ) -> Config:
     """Return the configuration of node 1 of `nodes`, on free ports, with short ticks."""
+    return make_configs(directory, nodes=nodes, shards=shards, groups=groups, **overrides)[1]
+
+
+def make_configs(
+    directory: Path, *, nodes: int, shards: int = 1, groups: int = 2, **overrides: object
+) -> dict[int, Config]:
+    """Return the configurations of all nodes of a cluster by their ids."""
     base = free_ports(PORTS_PER_NODE * nodes)
-    settings: dict[str, object] = {
-        "node.id": 1,
-        "node.data_dir": directory / "data",
+    common: dict[str, object] = {
         "node.shards": shards,
-        "client.listen": f"{HOST}:{base}",
-        "peer.listen": f"{HOST}:{base + 4}",
-        "http.listen": f"{HOST}:{base + 7}",
         "cluster.groups": groups,
         "raft.tick_milliseconds": 10,
         "storage.segment_bytes": 1 << 20,
         "client.value_bytes_max": 1 << 16,
     }
     if nodes > 1:
-        settings["cluster.initial"] = ",".join(
+        common["cluster.initial"] = ",".join(
             f"{node}@{HOST}:{base + 4 + PORTS_PER_NODE * (node - 1)}"
             for node in range(1, nodes + 1)
         )
-        settings["cluster.replication"] = nodes
-    settings |= {key.replace("__", "."): value for key, value in overrides.items()}
-    return load_config(overrides={key: str(value) for key, value in settings.items()}).config
+        common["cluster.replication"] = nodes
+    common |= {key.replace("__", "."): value for key, value in overrides.items()}
+    configs = {}
+    for node in range(1, nodes + 1):
+        first = base + PORTS_PER_NODE * (node - 1)
+        settings: dict[str, object] = {
+            "node.id": node,
+            "node.data_dir": directory / ("data" if node == 1 else f"data{node}"),
+            "client.listen": f"{HOST}:{first}",
+            "peer.listen": f"{HOST}:{first + 4}",
+            "http.listen": f"{HOST}:{first + 7}",
+        } | common
+        overrides_of_node = {key: str(value) for key, value in settings.items()}
+        configs[node] = load_config(overrides=overrides_of_node).config
+    return configs
 
 
 def make_boot(
@@ -127,14 +142,16 @@ class RunningServices:
         await self.tick_until(lambda: all(r.is_leader and r.node.applied for r in replicas))
 
 
-def make_peer(config: Config, node: int, *, shard: int = 0, shards: int = 1) -> Peer:
+def make_peer(
+    config: Config, node: int, *, shard: int = 0, shards: int = 1, incarnation: int | None = None
+) -> Peer:
     """Return an exchanger that speaks for a shard of another node of the cluster."""
     hello = Hello(
         version_min=VERSION_MIN,
         version_max=VERSION_MAX,
         cluster_id=config.cluster_id,
         node_id=node,
-        incarnation=INCARNATION + node,
+        incarnation=incarnation or INCARNATION + node,
         shard=shard,
         shards=shards,
         client_host=HOST,

@@ -1,5 +1,6 @@
 import pytest
 
+from rafter_transport.express_limits import ExpressLimits
 from rafterd.config import Config, ConfigError, load_config
 from rafterd.config_check import listening_ports
 
@@ -162,7 +163,19 @@ def test_a_wildcard_listener_needs_a_name_for_clients() -> None:
     initial = "1@10.0.0.1:17379,2@10.0.0.2:17379"
     assert accepted(**wild, **open_peer, cluster__initial=initial).announce_host == "10.0.0.1"
     assert "client.announce_host" in complaints(client__announce_host="db1:7379")
+    assert "client.announce_host" in complaints(client__announce_host="0.0.0.0")
     assert accepted(client__announce_host="::1").announce_host == "::1"
+
+
+def test_a_node_announces_where_the_others_dial_it() -> None:
+    initial = "1@db1.example:17379,2@10.0.0.2:17379"
+    listen = {"peer__listen": "0.0.0.0:17379", "peer__insecure": "true"}
+    assert accepted(**listen, cluster__initial=initial).peer_address == ("db1.example", 17379)
+    announced = accepted(**listen, cluster__initial=initial, peer__announce_host="10.9.9.9")
+    assert announced.peer_address == ("10.9.9.9", 17379)
+    assert "peer.announce_host" in complaints(peer__announce_host="10.9.9.9:17379")
+    assert "peer.announce_host" in complaints(peer__announce_host="0.0.0.0")
+    assert accepted().peer_address == ("127.0.0.1", 17379)
 
 
 @pytest.mark.parametrize(("heartbeat", "election"), [("6", "12"), ("1", "2")])
@@ -189,3 +202,18 @@ def test_a_buffer_must_hold_what_goes_through_it() -> None:
 
 def test_a_path_has_no_nul() -> None:
     assert "NUL" in complaints(node__data_dir="a\0b")["node.data_dir"]
+
+
+def test_the_rate_of_snapshots_is_enough_for_the_shards_that_share_it() -> None:
+    """Below it a receiver might give up a sender that waits for its turn."""
+    lowest = 4 * accepted_rate(transfers_max=4)
+    text = complaints(node__shards="4", snapshot__bytes_per_second=str(lowest - 4))
+    assert "for one: bytes_per_second" in text["snapshot.bytes_per_second"]
+    accepted(node__shards="4", snapshot__bytes_per_second=str(lowest))
+    accepted(node__shards="4", snapshot__bytes_per_second="0")
+
+
+def accepted_rate(transfers_max: int) -> int:
+    """The least rate of one shard with so many transfers at once."""
+    limits = ExpressLimits(sends_max=transfers_max)
+    return int(2 * transfers_max * limits.chunk_bytes_max / limits.progress_seconds) + 1

@@ -44,8 +44,9 @@ class Meeting:
     """A client of a node in memory: both sessions, and what they have to say."""
 
     def __init__(self, tls: NodeTls, context: ssl.SSLContext) -> None:
-        assert tls.client_context is not None
-        self.server = TlsSession(tls.client_context, is_server=True)
+        server = tls.client_session()
+        assert server is not None
+        self.server = server
         self.client = TlsSession(context, is_server=False)
         self.client.begin()
         self.server.receive(self.client.outgoing())
@@ -66,9 +67,9 @@ class Meeting:
 
 def test_without_files_nothing_is_secured_and_nothing_is_read_again() -> None:
     tls = NodeTls(config_with())
-    assert (tls.peer, tls.client_context, tls.is_used) == (None, None, False)
+    assert (tls.peer, tls.client_session(), tls.is_used) == (None, None, False)
     tls.use(tls.read())
-    assert (tls.peer, tls.client_context) == (None, None)
+    assert (tls.peer, tls.client_session()) == (None, None)
 
 
 def test_peers_and_clients_are_secured_each_on_its_own(authority: Authority) -> None:
@@ -77,7 +78,7 @@ def test_peers_and_clients_are_secured_each_on_its_own(authority: Authority) -> 
     assert for_peers.is_used
     assert for_clients.is_used
     assert for_peers.peer is not None
-    assert for_peers.client_context is None
+    assert for_peers.client_session() is None
     assert for_clients.peer is None
     assert Meeting(for_clients, client_tls(authority)).say(b"PING") == b"PING"
 
@@ -130,6 +131,19 @@ def test_with_an_authority_a_client_has_to_show_a_certificate_of_it(
     assert Meeting(tls, context).say(b"PING") == b"PING"
 
 
+def test_a_client_that_needs_a_certificate_needs_tls_1_3_as_well(authority: Authority) -> None:
+    """With TLS 1.2 it came back later without showing any: its session was resumed.
+
+    The server's cache of sessions is on by default, and what had been tried was always new.
+    """
+    tls = NodeTls(config_with(**client_keys(authority, ca=authority.ca)))
+    context = client_tls(authority)
+    context.load_cert_chain(*authority.issue("app"))
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    with pytest.raises(ssl.SSLError, match="UNSUPPORTED_PROTOCOL"):
+        Meeting(tls, context)
+
+
 def test_what_is_read_counts_for_new_connections_once_it_is_used(authority: Authority) -> None:
     tls = NodeTls(config_with(**client_keys(authority)))
     context = client_tls(authority)
@@ -156,6 +170,19 @@ def test_the_authority_of_clients_is_renewed_with_the_rest(
         Meeting(tls, context)
     context.load_cert_chain(*renewed.issue("app"))
     assert Meeting(tls, context).say(b"PING") == b"PING"
+
+
+def test_a_ca_file_may_hold_two_authorities_while_one_takes_the_place_of_the_other(
+    authority: Authority, tmp_path: Path
+) -> None:
+    new = Authority(tmp_path, "new")
+    both = tmp_path / "both.pem"
+    both.write_bytes(authority.ca.read_bytes() + new.ca.read_bytes())
+    tls = NodeTls(config_with(**client_keys(authority, ca=both)))
+    context = client_tls(authority)
+    for issuer in (authority, new):
+        context.load_cert_chain(*issuer.issue("app"))
+        assert Meeting(tls, context).say(b"PING") == b"PING"
 
 
 def test_files_that_cannot_be_read_again_leave_everything_as_it_was(authority: Authority) -> None:

@@ -30,6 +30,8 @@ from rafter_kv.front_end import (
 from rafter_kv.keyspace import KeySpace
 from rafter_kv.reply_slot import deliver
 from rafter_kv.slots import group_by_slot, slot_ranges
+from rafter_transport.tls_session import TlsSession
+from rafter_transport.tls_stream import TlsStream
 
 if TYPE_CHECKING:
     from rafter_kv.reply_slot import Gather, ReplySlot
@@ -179,9 +181,13 @@ class FakeServer:
 
     async def _listen(self) -> asyncio.AbstractServer:
         front_end = self.front_end
-        return await self.loop.create_server(
-            lambda: RespConnection(front_end), sock=self._listener, ssl=self._tls
-        )
+        tls = self._tls
+
+        def connect() -> asyncio.Protocol:
+            connection = RespConnection(front_end)
+            return connection if tls is None else secured(connection, tls, self.loop)
+
+        return await self.loop.create_server(connect, sock=self._listener)
 
     def call(self, function: Callable[[], T]) -> T:
         """Run a function on the loop's thread and return its result."""
@@ -201,6 +207,19 @@ class FakeServer:
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
         self.loop.close()
+
+
+def secured(
+    connection: RespConnection, tls: ssl.SSLContext, loop: asyncio.AbstractEventLoop
+) -> TlsStream:
+    return TlsStream(
+        connection,
+        TlsSession(tls, is_server=True),
+        handshake_seconds=10.0,
+        on_refused=lambda _host, _reason: None,
+        cleartext_answer=b"",
+        loop=loop,
+    )
 
 
 @contextmanager

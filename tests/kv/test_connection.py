@@ -1,9 +1,7 @@
 """The connection over real loopback sockets, with a front end whose results can be held back."""
 
 import asyncio
-import contextlib
 import socket
-import ssl
 import struct
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +11,7 @@ import pytest
 import uvloop
 
 from rafter_kv.front_end import ClientLimits
+from rafter_transport.tls_session import TlsSession
 from tests.kv.fake_front_end import FakeFrontEnd, FakeServer, serving
 from tests.kv.raw_client import RawClient, request
 from tests.kv.tls_kit import client_tls, server_tls
@@ -386,21 +385,45 @@ def test_pipelines_and_large_values_pass_through_tls(
     until(lambda: client_count(tls_server) == 0)
 
 
+def test_clients_in_the_middle_of_their_tls_handshake_count_towards_the_limit(
+    authority: Authority,
+) -> None:
+    """The event loop's TLS told of a connection when its handshake was over, so nobody counted it.
+
+    Clients had been tried in the clear alone.
+    """
+    front_end = FakeFrontEnd(limits=ClientLimits(connections_max=2))
+    with serving(front_end, tls=server_tls(authority)) as server:
+        with RawClient(server.port), RawClient(server.port) as silent:
+            until(lambda: client_count(server) == 2)
+            with RawClient(server.port) as third:
+                assert third.rest() == b""
+            assert front_end.clients.rejected_total == 1
+            silent.socket.close()
+            until(lambda: client_count(server) == 1)
+            with RawClient(server.port, tls=client_tls(authority)) as fourth:
+                assert fourth.command(b"PING") == b"+PONG\r\n"
+        until(lambda: client_count(server) == 0)
+
+
 @pytest.mark.parametrize("is_announced", [True, False])
-def test_a_tls_client_that_ends_its_half_is_forgotten_with_its_replies_outstanding(
+def test_a_half_closed_tls_client_still_gets_its_replies(
     tls_server: FakeServer, authority: Authority, is_announced: bool
 ) -> None:
     tls_server.call(tls_server.front_end.hold)
-    with RawClient(tls_server.port, tls=client_tls(authority)) as client:
-        client.send(request(b"INCR", b"n") * 3)
-        until(lambda: tls_server.front_end.pending_count == 3)
+    with RawClient(tls_server.port) as client:
+        session = TlsSession(client_tls(authority), is_server=False)
+        session.begin()
+        while not session.is_secure:
+            client.send(session.outgoing())
+            session.receive(client.socket.recv(65536))
+        session.seal(request(b"INCR", b"n") * 3 + b"*1\r\n$4\r\nPI")
         if is_announced:
-            assert isinstance(client.socket, ssl.SSLSocket)
-            client.socket.settimeout(0.05)
-            with contextlib.suppress(OSError):  # a server need not announce its own end
-                client.socket.unwrap()
-        client.socket.close()
-        until(lambda: client_count(tls_server) == 0)
-    tls_server.call(tls_server.front_end.release)
-    with RawClient(tls_server.port, tls=client_tls(authority)) as client:
-        assert client.command(b"INCR", b"n") == b":4\r\n"
+            session.end()
+        client.send(session.outgoing())
+        client.socket.shutdown(socket.SHUT_WR)
+        until(lambda: tls_server.front_end.pending_count == 3)
+        tls_server.call(tls_server.front_end.release)
+        assert session.receive(client.rest()) == b":1\r\n:2\r\n:3\r\n"
+        assert session.is_ended
+    until(lambda: client_count(tls_server) == 0)

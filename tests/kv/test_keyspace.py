@@ -179,3 +179,16 @@ def test_frozen_keys_given_up_for_later_ones_refuse_to_be_read() -> None:
         first.bucket(0)
     second.close()
     assert keyspace.frozen is None
+
+
+def test_a_key_space_that_is_let_go_of_gives_up_what_is_frozen_and_stays_readable() -> None:
+    keyspace = filled(3000)
+    keyspace.set_deadline(b"key:0", 50)
+    frozen = keyspace.freeze()
+    expected = contents(keyspace)
+    parts = keyspace.release()
+    with pytest.raises(RuntimeError, match="given up"):
+        frozen.bucket(0)
+    while parts:
+        parts.pop()
+    assert contents(keyspace) == expected
