@@ -8,6 +8,8 @@
   makes them, with 32 SET commands each. The goals are 1.5 times the messages per second of
   the socketpair for single frames, and no fewer for batches.
 - *Round trip*: one frame there and back, both sides asleep in between: the time of two wake-ups.
+- *Groups*: what many groups cost the exchanger (`bench.exchange`).
+- *Express*: snapshots on their way, and the pauses that they make (`bench.express`).
 """
 
 from __future__ import annotations
@@ -15,21 +17,23 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import json
 import os
 import socket
 import statistics
 import struct
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgpack
 import uvloop
-from rich.console import Console
-from rich.table import Table
 
+from bench.exchange import measure_groups
+from bench.express import measure_express, measure_pauses
+from bench.figures import Figure, show
 from rafter_transport.link import SocketLink
 from rafter_transport.ring_link import RingLink
 from rafter_transport.ring_pair import RingEnd, is_supported, make_ring_pair
@@ -38,6 +42,8 @@ FRAME_BYTES_MAX = 16 << 20
 PENDING_BYTES_MAX = 1 << 20
 FRAMES_PER_ITERATION = 16
 TURNS = 15
+EXPRESS_MIB = 256
+PAUSE_MIB = 1024
 ROUND_TRIPS_PER_TURN = 500
 BATCH_COMMANDS = 32
 SINGLE_RATIO_TARGET = 1.5
@@ -51,15 +57,6 @@ BATCH = msgpack.packb(
 END = b"end of a turn"
 ECHO = b"echo"
 _CPU_SECONDS = struct.Struct("<d")
-
-
-class Figure(NamedTuple):
-    """One line of the table."""
-
-    name: str
-    value: float
-    unit: str
-    target: str
 
 
 class TurnResult(NamedTuple):
@@ -100,18 +97,22 @@ def main() -> None:
         prog="python -m bench.transport", description=__doc__.splitlines()[0]
     )
     parser.add_argument("--turns", type=int, default=TURNS, help=f"default {TURNS}")
+    parser.add_argument("--directory", type=Path, help="where to write (default: a temporary one)")
+    parser.add_argument("--express-mib", type=int, default=EXPRESS_MIB, help="for the rate")
+    parser.add_argument("--pause-mib", type=int, default=PAUSE_MIB, help="for the pauses")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     if not is_supported():
         sys.exit("rings do not work on this machine: there is nothing to compare")
-    figures = [*measure_links(arguments.turns), *measure_round_trips(arguments.turns)]
-    if arguments.json:
-        print(json.dumps({figure.name: figure.value for figure in figures}))
-        return
-    table = Table("figure", "value", "unit", "goal")
-    for figure in figures:
-        table.add_row(figure.name, f"{figure.value:,.2f}", figure.unit, figure.target)
-    Console().print(table)
+    figures = [
+        *measure_links(arguments.turns),
+        *measure_round_trips(arguments.turns),
+        *measure_groups(arguments.turns),
+    ]
+    with tempfile.TemporaryDirectory(dir=arguments.directory) as directory:
+        figures += measure_express(Path(directory), arguments.express_mib, arguments.turns)
+        figures += measure_pauses(Path(directory), arguments.pause_mib)
+    show(figures, as_json=arguments.json)
 
 
 def measure_links(turns: int) -> list[Figure]:

@@ -63,12 +63,11 @@ class Settings:
             context = ssl.create_default_context()
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         if self.tls_cert and self.tls_key:
+            files = f"{self.tls_cert}, {self.tls_key}"
             try:
                 context.load_cert_chain(self.tls_cert, self.tls_key)
             except (OSError, ValueError) as error:
-                raise _unusable(
-                    "--cert, --key", f"{self.tls_cert}, {self.tls_key}", error
-                ) from error
+                raise _unusable("--cert, --key", files, error) from error
         return context
 
     def output(self, default: str = "plain") -> Output:

@@ -7,6 +7,7 @@ executed it), `BrokenError` and `DeadlineError` (somebody may have).
 
 from __future__ import annotations
 
+import re
 import select
 import socket
 import time
@@ -23,6 +24,9 @@ PORT_DEFAULT: Final = 7379
 _RECEIVE_BYTES: Final = 1 << 18
 _PARTING_SECONDS: Final = 0.05
 """How long to look for the reason of a closed connection; it came before the closing did."""
+
+_LIBRARY_POSITION: Final = re.compile(r"^\[[A-Z0-9]+\] | \(_ssl\.c:\d+\)$")
+"""What `ssl` puts around some of OpenSSL's texts."""
 
 _REFUSAL_CODES: Final = frozenset({"NOAUTH", "NOPERM", "WRONGPASS"})
 """Answers to HELLO that every endpoint would give: trying the next one would hide the cause."""
@@ -230,7 +234,10 @@ def pack_command(arguments: Sequence[bytes | str | int]) -> bytes:
 
 def _open_socket(endpoint: Endpoint, deadline: float) -> socket.socket:
     """Connect to the first address of `endpoint` that accepts, all within `deadline`."""
-    addresses = socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
+    try:
+        addresses = socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
+    except UnicodeError as error:  # the resolver cannot even encode it
+        raise OSError(f"{endpoint.host!r} cannot be a host name") from error
     failure: OSError | None = None
     for family, kind, protocol, _, address in addresses:
         try:
@@ -277,10 +284,14 @@ def reason_of(error: BaseException) -> str:
     """Say in a few words why an endpoint failed."""
     if isinstance(error, DeadlineError | TimeoutError):
         return "no answer in time"
-    # Of an SSLError, whose other texts are OpenSSL's; ssl is slow to import and mostly not needed.
-    reason = getattr(error, "verify_message", None) or getattr(error, "reason", None)
-    if isinstance(reason, str):
-        return f"TLS: {reason.replace('_', ' ').lower()}"
+    if type(error).__module__ == "ssl":  # which is slow to import, and mostly not needed
+        return f"TLS: {_tls_reason(error)}"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     return str(error) or type(error).__name__
+
+
+def _tls_reason(error: BaseException) -> str:
+    """Say what OpenSSL found, without where in the library it did."""
+    text = getattr(error, "verify_message", None) or getattr(error, "reason", None) or str(error)
+    return _LIBRARY_POSITION.sub("", str(text)).replace("_", " ").lower()

@@ -47,7 +47,6 @@ class RespConnection(asyncio.Protocol):
         "_is_closing",
         "_is_drained",
         "_is_reading_paused",
-        "_is_tls",
         "_is_touched",
         "_is_writing_paused",
         "_key_bytes_max",
@@ -93,7 +92,6 @@ class RespConnection(asyncio.Protocol):
         self._unanswered_bytes = 0
         self._is_closing = False  # no further request is taken; replies still go out
         self._is_drained = False  # the connection ends as soon as nothing is unanswered
-        self._is_tls = False
         self._is_touched = False
         self._is_reading_paused = False
         self._is_writing_paused = False
@@ -142,7 +140,6 @@ class RespConnection(asyncio.Protocol):
         self.connected_seconds = self.last_seconds = monotonic()
         self.peer_address = _address(stream.get_extra_info("peername"))
         self.file_number = _file_number(stream)
-        self._is_tls = stream.get_extra_info("sslcontext") is not None
         self.local_address = _address(stream.get_extra_info("sockname"))
         stream.set_write_buffer_limits(high=front_end.limits.write_buffer_bytes_max)
         if not front_end.clients.add(self.client_id, self):
@@ -196,8 +193,7 @@ class RespConnection(asyncio.Protocol):
         """Keep a half-closed connection until its requests are answered."""
         self._is_closing = True
         self._is_drained = True
-        # TLS has no half-closed connections.
-        return bool(self._slots) and not self._is_tls
+        return bool(self._slots)
 
     def pause_writing(self) -> None:
         """Stop taking requests and sending replies: the client does not read."""

@@ -147,7 +147,7 @@ class FragmentedBuffer:
         With an alignment, the length must have been padded to it. Whoever keeps the list keeps
         the fragments from being used again.
         """
-        self._settle()
+        self.settle()
         if self._parts_bytes % self.alignment:
             raise StorageError(
                 f"{self._parts_bytes} bytes are no multiple of the alignment {self.alignment}"
@@ -183,7 +183,7 @@ class FragmentedBuffer:
 
         Raises ``StorageError`` if the buffer does not have that range.
         """
-        self._settle()
+        self.settle()
         end = offset + length
         if offset < 0 or length < 0 or end > self._parts_bytes:
             raise StorageError(f"no {length} bytes at {offset} in a buffer of {self._parts_bytes}")
@@ -215,8 +215,8 @@ class FragmentedBuffer:
         if self._is_released:
             raise StorageError("a buffer was used after it had been released")
 
-    def _settle(self) -> None:
-        """Make parts of what is pending. Can be tried again if memory cannot be had."""
+    def settle(self) -> None:
+        """Join or copy what was appended, before it is asked for. Can be tried again."""
         self._check()
         if not self._pending:
             return

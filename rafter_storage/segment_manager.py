@@ -436,6 +436,7 @@ class SegmentManager:
             self._space.begun_first_sequence = first_sequence
         if self._pool is not None:
             head.place_padding(job, DIRECT_BLOCK_BYTES)
+        job.settle()
         return job
 
     def _next_header(self, bytes_total: int) -> SegmentHeader:

@@ -98,6 +98,14 @@ class WriteJob:
         if padding:
             pieces.append(padding)
 
+    def settle(self) -> None:
+        """Join the pieces: what can be done before `run` need not keep the disk waiting."""
+        if self._pieces:
+            self._buffer.extend(self._pieces)
+            self._pieces.clear()
+        if self._buffer.alignment == 1:
+            self._buffer.settle()
+
     def run(self) -> None:
         """Write the job's records and, unless only commit indexes changed, sync them.
 
@@ -113,9 +121,7 @@ class WriteJob:
         else:
             self.sync_seconds += writer.roll(self.number, self.roll, self.spare)
             self.syncs += 1
-        if self._pieces:
-            self._buffer.extend(self._pieces)
-            self._pieces.clear()
+        self.settle()
         if self.must_sync:
             self.sync_seconds += writer.write_synced(self._buffer, self.offset)
             self.syncs += 1

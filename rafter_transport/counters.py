@@ -4,9 +4,12 @@
 class Counters:
     """Totals since the start of this shard's transport. Written on its loop only.
 
-    `raft_dropped_total` counts refused RAFT items, which nobody sends again as such;
-    `posts_refused_total` the refused items of the other channels, whose callers were told.
+    `raft_dropped_total` counts what was refused for RAFT, which nobody sends again as such;
+    `posts_refused_total` for the other channels, whose callers were told. Of an item that was
+    joined from parts each part counts.
     `items_oversized_total` counts, within both, the items that no frame could hold.
+    `connections_idle_total` counts connections, dialled or accepted, on which nothing came for too
+    long.
     `tls_refused_total` counts connections, dialled or accepted, that ended because one end did not
     speak TLS or did not accept the other's certificate.
     """
@@ -17,6 +20,7 @@ class Counters:
         "bytes_sent_total",
         "connect_failures_total",
         "connections_accepted_total",
+        "connections_idle_total",
         "connections_over_limit_total",
         "frames_received_total",
         "frames_sent_total",
@@ -42,6 +46,7 @@ class Counters:
         self.links_down_total = 0
         self.connect_failures_total = 0
         self.connections_accepted_total = 0
+        self.connections_idle_total = 0
         self.connections_over_limit_total = 0
         self.handshakes_refused_total = 0
         self.tls_refused_total = 0

@@ -21,6 +21,7 @@ from rafter_transport.handshake import (
 )
 from rafter_transport.limits import HANDSHAKE_BYTES_MAX, Limits
 from rafter_transport.link import SocketLink
+from rafter_transport.liveness import PULSE
 from rafter_transport.registry import Registry
 from rafter_transport.tls import PeerTls, TlsRefusedError
 
@@ -63,14 +64,16 @@ async def dial(
     on_lost: Callable[[SocketLink], None],
     loop: asyncio.AbstractEventLoop,
     connect: Connect | None = None,
+    address: tuple[str, int] | None = None,
 ) -> Dialled:
     """Connect to a node's shard for `lane` and shake hands, with TLS if `tls` is given.
 
-    From the return on `on_lost(link)` tells the end, once. A frame that comes before the caller
-    has set `link.on_frame` closes the connection. Raises one of FAILURES, UnknownNodeError and
-    ValueError (no such shard); the connection is gone then, and `on_lost` was not called.
+    `address` is where it is tried, by default where the shard most likely is. From the return on
+    `on_lost(link)` tells the end, once. A frame that comes before the caller has set
+    `link.on_frame` closes the connection. Raises one of FAILURES, UnknownNodeError and ValueError
+    (no such shard); the connection is gone then, and `on_lost` was not called.
     """
-    host, port = registry.peer_address(node, shard)
+    host, port = address or registry.peer_address(node, shard)
     attempt = _Attempt(format_address(host, port), tls, on_lost, loop)
     link = attempt.link
     try:
@@ -208,11 +211,11 @@ class _Attempt:
             raise self.loss(stage)
 
     def _take(self, payload: bytes) -> None:
-        if self._answer.done():
+        if not self._answer.done():
+            self._answer.set_result(payload)
+        elif payload != PULSE:
             # Nobody has said yet that this connection carries anything to here.
             self.link.abort(HandshakeError("the peer sent data after its answer"))
-        else:
-            self._answer.set_result(payload)
 
     def _take_security(self, _link: SocketLink) -> None:
         self._secured.set_result(None)

@@ -13,21 +13,23 @@ import asyncio
 import logging
 import random
 import socket
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 from rafter_core.errors import DecodeError
+from rafter_transport.addresses import format_address
 from rafter_transport.counters import Counters
 from rafter_transport.framing import HEADER_BYTES, FrameError
 from rafter_transport.handshake import Hello, Lane, validate_hello
 from rafter_transport.limits import Limits
 from rafter_transport.link import Link, SocketLink
 from rafter_transport.listener import Listener, OpenLane
-from rafter_transport.outbox import Outbox
+from rafter_transport.outbox import NodeOutboxes, Outbox
 from rafter_transport.payload import Channel, PayloadError, pack_item, unpack_payload
+from rafter_transport.peer_counters import PeerCounters, PeerState
 from rafter_transport.peer_link import PeerLink
 from rafter_transport.peer_log import PeerLog
-from rafter_transport.registry import Registry
+from rafter_transport.registry import NodeInfo, Registry
 from rafter_transport.ring_link import RingLink
 from rafter_transport.ring_pair import RingEnd, ShardEnd
 from rafter_transport.tls import PeerTls
@@ -39,6 +41,7 @@ _logger = logging.getLogger(__name__)
 Handler = Callable[[int, int, list[Any]], None]
 OnLinkState = Callable[[int, int, bool], None]
 ShardLink = RingLink | SocketLink
+Part = TypeVar("Part")
 
 
 class Exchanger:
@@ -87,12 +90,15 @@ class Exchanger:
         self._generator = generator or random.Random()
         self._tls = tls
         self._log = PeerLog(_logger)
+        self._peers: dict[int, PeerCounters] = {}
         self._outboxes: dict[tuple[int, int], Outbox] = {}
+        self._nodes: dict[int, NodeOutboxes] = {}
         self._dirty: list[Outbox] = []
         self._peer_links: dict[tuple[int, int], tuple[PeerLink, asyncio.Task[None]]] = {}
         self._shard_links: dict[int, ShardLink] = {}
         self._open_links: set[ShardLink] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._is_started = False
         self._is_closed = False
         self._listener = Listener(
             hello=hello,
@@ -100,7 +106,7 @@ class Exchanger:
             limits=limits,
             counters=self.counters,
             receive=self._receive,
-            on_hello=self._learn,
+            on_hello=self._greeted,
             loop=loop,
             tls=tls,
         )
@@ -125,44 +131,55 @@ class Exchanger:
         await self._listener.start(host, port)
         if self._tasks:
             await asyncio.wait(self._tasks)
+        self._is_started = True
         for node in self._registry.nodes():
-            if node == self._hello.node_id:
-                continue
-            # Shard 0 tells how many there are. It is kept: every node has one, and it is the
-            # first to tell when a node comes back with another count.
-            self._dial(node, 0)
-            shards = self._registry.shard_count(node)
-            if shards is not None:
-                self._dial(node, self._hello.shard % shards)
+            self._dial_base(node)
 
     def post(self, node: int, shard: int, channel: Channel, item: object) -> bool:
         """Queue one item for a shard; it leaves with the next `flush`.
 
         Returns False if it was refused: the link is down (a first post to a shard begins to dial
-        it), more than `pending_bytes_max` wait for that shard, or no frame can hold the
-        item. The item is packed here and may be changed afterwards. It consists of bytes, int, str,
-        float, bool, None and lists or tuples of such; anything else is the caller's error, found
-        here (TypeError) or by the peer, which then closes the link.
+        it), more than `pending_bytes_max` wait for that shard or `node_bytes_max` for its node, or
+        no frame can hold the item. The item is packed here and may be changed afterwards. It
+        consists of bytes, int, str, float, bool, None and lists or tuples of such; anything else is
+        the caller's error, found here (TypeError) or by the peer, which then closes the link.
         """
         outbox = self._outboxes.get((node, shard))
         if outbox is None:
             self._want(node, shard)
-            return self._refuse(channel)
+            return self._refuse(node, channel, 1)
         packed = pack_item(item)
         if not outbox.fits(packed):
-            self.counters.items_oversized_total += 1
-            self._log.report(
-                f"node {node} shard {shard}", "oversized",
-                f"an item of {len(packed)} bytes does not fit a frame "
-                f"of {self._limits.frame_bytes_max}",
-            )  # fmt: skip
-            return self._refuse(channel)
-        if outbox.pending_bytes + len(packed) > self._limits.pending_bytes_max:
-            return self._refuse(channel)
-        if not outbox.queued_bytes:
-            self._dirty.append(outbox)
-        outbox.add(channel, packed)
-        return True
+            return self._refuse_oversized(node, shard, channel, packed)
+        return self._add(outbox, node, channel, packed, 1)
+
+    def post_joined(
+        self,
+        node: int,
+        shard: int,
+        channel: Channel,
+        parts: Sequence[Part],
+        join: Callable[[Sequence[Part]], object],
+    ) -> bool:
+        """Queue `join(parts)` as one item, or as several where a frame cannot hold it.
+
+        The items are of parts that follow each other, and keep their order. Returns False if any of
+        it was refused, for the reasons of `post`; the counters count the parts.
+        """
+        outbox = self._outboxes.get((node, shard))
+        if outbox is None:
+            self._want(node, shard)
+            return self._refuse(node, channel, len(parts))
+        packed = pack_item(join(parts))
+        if outbox.fits(packed):
+            return self._add(outbox, node, channel, packed, len(parts))
+        if len(parts) == 1:
+            return self._refuse_oversized(node, shard, channel, packed)
+        del packed  # it may be large, and so may be what comes
+        middle = len(parts) // 2
+        is_head_posted = self.post_joined(node, shard, channel, parts[:middle], join)
+        is_tail_posted = self.post_joined(node, shard, channel, parts[middle:], join)
+        return is_head_posted and is_tail_posted
 
     def flush(self) -> None:
         """Send what was posted: one frame per destination, more only above the frame limit."""
@@ -176,10 +193,51 @@ class Exchanger:
         """Whether items can be posted to this shard."""
         return (node, shard) in self._outboxes
 
+    def peers(self) -> Iterator[tuple[int, PeerCounters, PeerState]]:
+        """Tell of each node that this shard has had to do with: what was counted, how it stands.
+
+        Asks the kernel once for each link, so not for each round.
+        """
+        for node, counters in sorted(self._peers.items()):
+            boxes = [outbox for key, outbox in self._outboxes.items() if key[0] == node]
+            measured = [
+                seconds
+                for outbox in boxes
+                if isinstance(outbox.link, SocketLink)
+                and (seconds := outbox.link.round_trip_seconds()) is not None
+            ]
+            pending_bytes = sum(outbox.pending_bytes for outbox in boxes)
+            yield node, counters, PeerState(len(boxes), pending_bytes, max(measured, default=None))
+
+    def _peer(self, node: int) -> PeerCounters:
+        counters = self._peers.get(node)
+        if counters is None:
+            counters = self._peers[node] = PeerCounters()
+        return counters
+
     def pending_bytes(self, node: int, shard: int) -> int:
         """How much waits for this shard: posted items and what its socket has not taken."""
         outbox = self._outboxes.get((node, shard))
         return 0 if outbox is None else outbox.pending_bytes
+
+    def present_hellos(self) -> dict[int, Hello]:
+        """Return the hello of each node that is connected to this shard now, and this one's."""
+        return {**self._listener.present(), self._hello.node_id: self._hello}
+
+    def take_map(self, nodes: Iterable[NodeInfo]) -> None:
+        """Take over what the cluster's map says of nodes, before `start` or at any time after.
+
+        Links with a node that is not allowed in any longer are closed at once.
+        """
+        if self._is_closed:
+            return
+        disowned = self._registry.update(nodes)
+        for node in disowned:
+            self._listener.drop(node)
+            self._drop_dialled(node)
+        if self._is_started:
+            for node in self._registry.nodes():
+                self._dial_base(node)
 
     def attach_shard(self, shard: int, end: ShardEnd) -> None:
         """Use one end of a pair of rings or of a socketpair as the link to a shard of this node.
@@ -263,6 +321,25 @@ class Exchanger:
         task.add_done_callback(self._task_done)
         self._peer_links[node, shard] = (peer_link, task)
 
+    def _dial_base(self, node: int) -> None:
+        """Keep the links that this shard has to every other node.
+
+        Shard 0 tells how many there are. It is kept: every node has one, and it is the first to
+        tell when a node comes back with another count.
+        """
+        if node == self._hello.node_id:
+            return
+        self._dial(node, 0)
+        shards = self._registry.shard_count(node)
+        if shards is not None:
+            self._dial(node, self._hello.shard % shards)
+
+    def _drop_dialled(self, node: int) -> None:
+        """Close the links to a node, to be dialled anew."""
+        for (peer, _), (peer_link, _) in self._peer_links.items():
+            if peer == node:
+                peer_link.drop()
+
     def _want(self, node: int, shard: int) -> None:
         """Dial a shard that somebody posts to, if it is known to exist."""
         if node == self._hello.node_id:
@@ -273,12 +350,24 @@ class Exchanger:
         if shards is not None and 0 <= shard < shards:
             self._dial(node, shard)
 
-    def _learn(self, remote: Hello) -> None:
-        """Take in a hello that was found in order; see to the link that each node gets."""
+    def _greeted(self, remote: Hello) -> None:
+        """Take in the hello of one who connected, maybe from where the node was not before."""
+        if not self._is_closed and self._learn(remote):
+            _logger.info(
+                "node %d is at %s now",
+                remote.node_id, format_address(remote.peer_host, remote.peer_port),
+            )  # fmt: skip
+            self._drop_dialled(remote.node_id)
+
+    def _learn(self, remote: Hello) -> bool:
+        """Take in a hello that was found in order; see to the link that each node gets.
+
+        Returns whether the node is dialled elsewhere now.
+        """
         if self._is_closed:
-            return
+            return False
         node = remote.node_id
-        self._registry.learn(remote)
+        is_moved = self._registry.learn(remote)
         gone = [key for key in self._peer_links if key[0] == node and key[1] >= remote.shards]
         for key in gone:
             # The node came back with fewer shards: nobody will answer there again.
@@ -288,6 +377,7 @@ class Exchanger:
             self._tasks.add(task)
             task.cancel()
         self._dial(node, self._hello.shard % remote.shards)
+        return is_moved
 
     def _peer_up(self, peer_link: PeerLink) -> None:
         link = peer_link.socket_link
@@ -354,7 +444,10 @@ class Exchanger:
             self._take_down(self._hello.node_id, shard, link)
 
     def _take_up(self, node: int, shard: int, link: Link) -> None:
-        self._outboxes[node, shard] = Outbox(link, self._limits.frame_bytes_max, self.counters)
+        outbox = Outbox(link, self._limits.frame_bytes_max, self.counters, self._peer(node))
+        self._outboxes[node, shard] = outbox
+        together = self._nodes.setdefault(node, NodeOutboxes(self._limits.node_bytes_max))
+        together.outboxes.add(outbox)
         self.counters.links_up_total += 1
         self._on_link_state(node, shard, True)
 
@@ -364,6 +457,7 @@ class Exchanger:
         if outbox is None or outbox.link is not link:
             return
         del self._outboxes[node, shard]
+        self._nodes[node].outboxes.discard(outbox)
         outbox.clear()
         self.counters.links_down_total += 1
         if not self._is_closed:
@@ -379,19 +473,42 @@ class Exchanger:
 
     # Items.
 
-    def _refuse(self, channel: Channel) -> bool:
+    def _add(self, outbox: Outbox, node: int, channel: Channel, packed: bytes, count: int) -> bool:
+        """Queue an item that `count` parts were joined to, unless too much waits already."""
+        size = len(packed)
+        if outbox.pending_bytes + size > self._limits.pending_bytes_max or not self._nodes[
+            node
+        ].take(size):
+            return self._refuse(node, channel, count)
+        if not outbox.queued_bytes:
+            self._dirty.append(outbox)
+        outbox.add(channel, packed)
+        return True
+
+    def _refuse_oversized(self, node: int, shard: int, channel: Channel, packed: bytes) -> bool:
+        self.counters.items_oversized_total += 1
+        self._log.report(
+            f"node {node} shard {shard}", "oversized",
+            f"an item of {len(packed)} bytes does not fit a frame "
+            f"of {self._limits.frame_bytes_max}",
+        )  # fmt: skip
+        return self._refuse(node, channel, 1)
+
+    def _refuse(self, node: int, channel: Channel, count: int) -> bool:
+        self._peer(node).refused_total += count
         if channel == Channel.RAFT:
-            self.counters.raft_dropped_total += 1
+            self.counters.raft_dropped_total += count
         else:
-            self.counters.posts_refused_total += 1
+            self.counters.posts_refused_total += count
         return False
 
     def _receive(self, link: ShardLink, node: int, shard: int, payload: bytes) -> None:
         """Deliver one frame; a peer that sends what makes no sense loses its connection."""
         if self._is_closed:
             return
-        self.counters.frames_received_total += 1
-        self.counters.bytes_received_total += HEADER_BYTES + len(payload)
+        for counters in (self.counters, self._peer(node)):
+            counters.frames_received_total += 1
+            counters.bytes_received_total += HEADER_BYTES + len(payload)
         try:
             for channel, items in unpack_payload(payload):
                 handler = self._handlers.get(channel)

@@ -118,6 +118,7 @@ class Receiving:
         # The machine knows that a task is done a moment before its coroutine has returned.
         task = machine.task if self._work is None else Task.NOTHING
         if task is Task.BEGIN:
+            machine.begin()
             self._start(self._begin())
         elif task is Task.WRITE:
             self._start(self._write(machine.take()))
@@ -147,9 +148,11 @@ class Receiving:
         self._pump()
 
     async def _begin(self) -> None:
-        self.machine.begin()
         counters = self._workshop.counters
         counters.receives_started_total += 1
+        if self.machine.outcome is not None:
+            # It has ended before the loop came to this: no older transfer is to make room for it.
+            return
         try:
             sink = await self._reception.claim(self)
             if self.machine.outcome is not None:

@@ -3,11 +3,12 @@
 The dialling side sends a hello and waits. The accepting side answers with its own hello, or with
 the reason of its refusal and a closed connection. Each is one frame of at most HANDSHAKE_BYTES_MAX:
 
-    hello     ["rafter", 1, version_min, version_max, cluster_id, …, lane]
+    hello     ["rafter", 1, version_min, version_max, cluster_id, …, lane, peer_host, peer_port]
     accepted  ["rafter", 2, version_min, version_max, cluster_id, …]
     refused   ["rafter", 3, code, text]
 
-The lane says what the connection is for; version 1 has no such field, and one lane.
+The lane says what the connection is for; version 1 has no such field, and one lane. The peer
+address is where other nodes dial the sender's; versions before 3 do not tell it.
 
 A later version may append fields to a hello and must not change those before them, so that two
 versions which cannot work together can still say so. Decoding is strict: the other end is
@@ -23,21 +24,28 @@ import msgspec
 from rafter_transport.payload import PayloadError, unpack
 
 VERSION_MIN = 1
-VERSION_MAX = 2
+VERSION_MAX = 3
 """The versions of the peer protocol that this code speaks."""
 
 LANE_VERSION = 2
 """The first version with a lane in its hello."""
+ADDRESS_VERSION = 3
+"""The first version whose hello says where the sender's node is dialled."""
+PULSE_VERSION = 3
+"""The first version whose two ends both send pulses (`rafter_transport.liveness`)."""
 
 NODE_ID_MAX = (1 << 16) - 1
 SHARDS_MAX = 1024
 U64_MAX = (1 << 64) - 1
+PORT_MAX = 65535
 TEXT_CHARACTERS_MAX = 512
 LANE_MAX = 255
 
 _MAGIC = "rafter"
 _HELLO, _ACCEPTED, _REFUSED = 1, 2, 3
 _HOST = re.compile(r"[A-Za-z0-9._:%-]{0,255}")
+_FIELDS_BEFORE_LANE = 9
+_FIELDS_BEFORE_ADDRESS = 10
 _encode = msgspec.msgpack.Encoder().encode
 
 
@@ -52,7 +60,8 @@ class Hello(NamedTuple):
     """Who one end is, and which lane it wants.
 
     `client_host` and `client_port` are where its node serves clients. `lane` may be one that this
-    version does not know; an answer's is 0.
+    version does not know; an answer's is 0. `peer_host` and `peer_port` are where shard 0 of its
+    node is dialled, shard i on `peer_port` + i; "" and 0 if it does not say.
     """
 
     version_min: int
@@ -65,6 +74,14 @@ class Hello(NamedTuple):
     client_host: str
     client_port: int
     lane: int = Lane.EXCHANGE
+    peer_host: str = ""
+    peer_port: int = 0
+
+    @property
+    def node_facts(self) -> tuple[int, int, str, int, str, int]:
+        """What all shards of a node say alike, from its start to its end."""
+        address = self.peer_host, self.peer_port
+        return self.incarnation, self.shards, self.client_host, self.client_port, *address
 
 
 class Refusal(NamedTuple):
@@ -170,26 +187,30 @@ def common_version(local: Hello, remote: Hello) -> int:
 
 def validate_hello(hello: Hello) -> None:
     """Raise HandshakeError if a field of ours or of the peer's has a wrong type or range."""
-    *numbers, client_host, client_port, lane = hello
-    if any(type(number) is not int for number in (*numbers, client_port)) or type(lane) not in (
-        int,
-        Lane,
-    ):
+    *numbers, client_host, client_port, lane, peer_host, peer_port = hello
+    numbers += [client_port, peer_port]
+    if any(type(number) is not int for number in numbers) or type(lane) not in (int, Lane):
         raise HandshakeError("a hello's number is not a number")
+    tells_address = hello.version_max >= ADDRESS_VERSION
     limits = (
         ("version_min", 1, U64_MAX), ("version_max", hello.version_min, U64_MAX),
         ("cluster_id", 0, U64_MAX), ("node_id", 1, NODE_ID_MAX), ("incarnation", 0, U64_MAX),
-        ("shards", 1, SHARDS_MAX), ("shard", 0, hello.shards - 1), ("client_port", 0, 65535),
+        ("shards", 1, SHARDS_MAX), ("shard", 0, hello.shards - 1), ("client_port", 0, PORT_MAX),
         ("lane", 0, LANE_MAX if hello.version_max >= LANE_VERSION else 0),
+        # Each shard has a port.
+        ("peer_port", 0, PORT_MAX + 1 - hello.shards if tells_address else 0),
     )  # fmt: skip
     for name, lowest, highest in limits:
         if not lowest <= getattr(hello, name) <= highest:
             raise HandshakeError(
                 f"{name} = {getattr(hello, name)}: must be from {lowest} to {highest}"
             )
-    # It ends up in replies to clients, one line each: nothing that could break a line.
-    if type(client_host) is not str or _HOST.fullmatch(client_host) is None:
-        raise HandshakeError(f"client_host = {client_host!r}: not a host name or address")
+    # They end up in replies to clients and in logs, one line each: nothing that could break a line.
+    for name, host in (("client_host", client_host), ("peer_host", peer_host)):
+        if type(host) is not str or _HOST.fullmatch(host) is None:
+            raise HandshakeError(f"{name} = {host!r}: not a host name or address")
+    if bool(peer_host) != bool(peer_port):
+        raise HandshakeError(f"peer address {peer_host!r}, {peer_port}: a host and a port, or none")
 
 
 def _encode_fields(kind: int, hello: Hello) -> bytes:
@@ -212,9 +233,9 @@ def _decode(payload: bytes) -> tuple[int, list[Any]]:
 
 def _field_count(version_max: object) -> int:
     """Return how many fields the hello has of an end whose highest version this is."""
-    count = len(Hello._fields)
-    has_lane = type(version_max) is int and version_max >= LANE_VERSION
-    return count if has_lane else count - 1
+    if type(version_max) is not int or version_max < LANE_VERSION:
+        return _FIELDS_BEFORE_LANE
+    return _FIELDS_BEFORE_ADDRESS if version_max < ADDRESS_VERSION else len(Hello._fields)
 
 
 def _hello_from_fields(fields: list[Any]) -> Hello:

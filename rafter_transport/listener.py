@@ -7,19 +7,22 @@ from typing import Protocol
 
 from rafter_transport.addresses import format_address
 from rafter_transport.counters import Counters
-from rafter_transport.framing import FrameError
+from rafter_transport.framing import Budget, FrameError
 from rafter_transport.handshake import (
+    PULSE_VERSION,
     HandshakeError,
     Hello,
     Lane,
     Refusal,
     check,
+    common_version,
     decode_hello,
     encode_accepted,
     encode_refused,
 )
 from rafter_transport.limits import HANDSHAKE_BYTES_MAX, Limits
 from rafter_transport.link import SocketLink
+from rafter_transport.liveness import PULSE, IdleError, Liveness
 from rafter_transport.peer_log import PeerLog
 from rafter_transport.registry import Registry
 from rafter_transport.tls import PeerTls, TlsRefusedError
@@ -51,7 +54,9 @@ class Listener:
 
     `receive(link, node, shard, payload)` is called for each frame after the handshake, and
     `on_hello` with each hello that was found in order. At most one connection per (node, shard) is
-    kept: a second one means that the peer has given the first up before we noticed.
+    kept: a second one means that the peer has given the first up before we noticed. Of one node all
+    connections are of one life of it: who says another address or number of shards than an older
+    connection did, ends that.
 
     That is the lane of the exchanger. `lanes` says who opens connections of the other lanes, of
     which a peer may have several; a lane that nobody opens is refused.
@@ -87,6 +92,7 @@ class Listener:
         self._connections: set[Accepted] = set()
         self._by_peer: dict[tuple[int, int], Accepted] = {}
         self._in_lanes: set[Accepted] = set()
+        self._budgets: dict[int, Budget] = {}
 
     @property
     def port(self) -> int:
@@ -129,6 +135,20 @@ class Listener:
         if self._server is not None:
             await self._server.wait_closed()
 
+    def present(self) -> dict[int, Hello]:
+        """Return what the nodes say of themselves that are connected to this shard now."""
+        return {
+            accepted.remote.node_id: accepted.remote
+            for accepted in self._by_peer.values()
+            if accepted.remote is not None
+        }
+
+    def drop(self, node: int) -> None:
+        """Close every connection of a node."""
+        for accepted in (*self._by_peer.values(), *self._in_lanes):
+            if accepted.node == node:
+                accepted.link.abort()
+
     # What follows is called by Accepted.
 
     def admit(self, accepted: "Accepted") -> str | None:
@@ -148,6 +168,9 @@ class Listener:
     def welcome(self, accepted: "Accepted", remote: Hello) -> None:
         """Make this the connection of its peer, in place of an older one; a lane has many."""
         self.counters.connections_accepted_total += 1
+        for other in (*self._by_peer.values(), *self._in_lanes):
+            if other.is_of_another_life(remote):
+                other.link.abort()
         if accepted.lane_end is not None:
             self._in_lanes.add(accepted)
             return
@@ -156,6 +179,10 @@ class Listener:
         self._by_peer[key] = accepted
         if older is not None:
             older.link.abort()
+
+    def budget(self, node: int) -> Budget:
+        """Return what the connections of one node share."""
+        return self._budgets.setdefault(node, Budget(self.limits.node_bytes_max))
 
     def forget(self, accepted: "Accepted") -> None:
         """Drop a lost connection from the tables."""
@@ -169,12 +196,16 @@ class Listener:
 class Accepted:
     """One accepted connection: first the handshake, against a deadline, then frames."""
 
-    __slots__ = ("_deadline", "_listener", "lane_end", "link", "node", "shard")
+    __slots__ = (
+        "_deadline", "_listener", "_liveness", "lane_end", "link", "node", "remote", "shard",
+    )  # fmt: skip
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
         self._deadline: asyncio.TimerHandle | None = None
+        self._liveness: Liveness | None = None
         self.lane_end: LaneEnd | None = None
+        self.remote: Hello | None = None
         self.node = 0
         self.shard = 0
         self.link = SocketLink(
@@ -185,6 +216,13 @@ class Accepted:
             tls=None if listener.tls is None else listener.tls.session(is_server=True),
             loop=listener.loop,
         )
+
+    def is_of_another_life(self, hello: Hello) -> bool:
+        """Whether the same node said something else of itself here than in `hello`."""
+        remote = self.remote
+        if remote is None or remote.node_id != hello.node_id:
+            return False
+        return remote.node_facts != hello.node_facts
 
     def _made(self, link: SocketLink) -> None:
         listener = self._listener
@@ -222,15 +260,19 @@ class Accepted:
             return
         if self._deadline is not None:
             self._deadline.cancel()
+        self.remote = remote
         self.node = remote.node_id
         self.shard = remote.shard
         self.link.on_frame = self._frame_received
         self.link.set_frame_bytes_max(listener.limits.frame_bytes_max)
+        self.link.share(listener.budget(self.node))
         self.link.send(encode_accepted(listener.hello))
         if open_lane is not None:
             self.lane_end = open_lane(self.link, remote)
             self.link.on_frame = self.lane_end.received
             self.link.set_frame_bytes_max(self.lane_end.frame_bytes_max)
+        elif common_version(listener.hello, remote) >= PULSE_VERSION:
+            self._liveness = Liveness(self.link, listener.limits.idle_seconds, listener.loop)
         listener.welcome(self, remote)
         listener.on_hello(remote)
 
@@ -257,11 +299,15 @@ class Accepted:
         self.link.close()
 
     def _frame_received(self, payload: bytes) -> None:
+        if payload == PULSE:
+            return
         self._listener.receive(self.link, self.node, self.shard, payload)
 
     def _lost(self, link: SocketLink) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
+        if self._liveness is not None:
+            self._liveness.stop()
         listener = self._listener
         listener.forget(self)
         if self.lane_end is not None:
@@ -270,9 +316,12 @@ class Accepted:
             listener.counters.bad_frames_total += 1
         if isinstance(link.error, TlsRefusedError):
             listener.counters.tls_refused_total += 1
-        if isinstance(link.error, HandshakeError | FrameError):
+        if isinstance(link.error, IdleError):
+            listener.counters.connections_idle_total += 1
+        if isinstance(link.error, HandshakeError | FrameError | IdleError):
             peer = link.peer_host
             if self.node:
                 peer = f"node {self.node} shard {self.shard} at {peer}"
-            reason = type(link.error).__name__
+            is_tls = isinstance(link.error, TlsRefusedError)
+            reason = str(link.error) if is_tls else type(link.error).__name__
             listener.log.report(peer, reason, f"connection closed: {link.error}")

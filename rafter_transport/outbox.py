@@ -13,20 +13,24 @@ from rafter_transport.payload import (
     PAYLOAD_OVERHEAD_BYTES,
     join_payload,
 )
+from rafter_transport.peer_counters import PeerCounters
 
 
 class Outbox:
     """Items waiting for the next flush, already cut into frames no larger than the limit.
 
     Belongs to one link for as long as that is up; with the link its items are gone.
-    The caller keeps to `has_room` and `fits` before `add`.
+    The caller keeps to `fits` and to its limits before `add`.
     """
 
-    __slots__ = ("_channels", "_counters", "_frame_bytes", "_frame_bytes_max", "_frames", "link",
-                 "queued_bytes")  # fmt: skip
+    __slots__ = ("_channels", "_counters", "_frame_bytes", "_frame_bytes_max", "_frames", "_peer",
+                 "link", "queued_bytes")  # fmt: skip
 
-    def __init__(self, link: Link, frame_bytes_max: int, counters: Counters) -> None:
+    def __init__(
+        self, link: Link, frame_bytes_max: int, counters: Counters, peer: PeerCounters
+    ) -> None:
         self.link = link
+        self._peer = peer
         self.queued_bytes = 0
         self._frame_bytes_max = frame_bytes_max
         self._counters = counters
@@ -66,11 +70,13 @@ class Outbox:
             return
         self._frames = []
         self.queued_bytes = 0
-        counters = self._counters
+        sent_bytes = 0
         for frame in frames:
             self.link.send(frame)
-            counters.frames_sent_total += 1
-            counters.bytes_sent_total += HEADER_BYTES + len(frame)
+            sent_bytes += HEADER_BYTES + len(frame)
+        for counters in (self._counters, self._peer):
+            counters.frames_sent_total += len(frames)
+            counters.bytes_sent_total += sent_bytes
 
     def clear(self) -> None:
         """Forget everything: the link is gone."""
@@ -85,3 +91,29 @@ class Outbox:
             self._frames.append(join_payload(self._channels))
             self._channels = {}
         self._frame_bytes = PAYLOAD_OVERHEAD_BYTES
+
+
+class NodeOutboxes:
+    """The outboxes of all shards of one node, which have a bound together.
+
+    To add them all up at each post would cost more than the post. So the sum is known from above:
+    what it was when it was last added up, and all that was posted since.
+    """
+
+    __slots__ = ("_bytes_max", "_known_bytes", "outboxes")
+
+    def __init__(self, bytes_max: int) -> None:
+        self.outboxes: set[Outbox] = set()
+        self._bytes_max = bytes_max
+        self._known_bytes = 0
+
+    def take(self, size: int) -> bool:
+        """Let so much more wait; return False, and change nothing, if it would be too much."""
+        known_bytes = self._known_bytes + size
+        if known_bytes > self._bytes_max:
+            self._known_bytes = sum(outbox.pending_bytes for outbox in self.outboxes)
+            known_bytes = self._known_bytes + size
+            if known_bytes > self._bytes_max:
+                return False
+        self._known_bytes = known_bytes
+        return True

@@ -9,6 +9,7 @@ from rafter_transport.backoff import Backoff, retry
 from rafter_transport.counters import Counters
 from rafter_transport.dial import FAILURES, dial
 from rafter_transport.handshake import (
+    PULSE_VERSION,
     HandshakeError,
     HandshakeRefusedError,
     Hello,
@@ -17,6 +18,7 @@ from rafter_transport.handshake import (
 )
 from rafter_transport.limits import Limits
 from rafter_transport.link import SocketLink
+from rafter_transport.liveness import PULSE, IdleError, Liveness
 from rafter_transport.peer_log import PeerLog
 from rafter_transport.registry import Registry
 from rafter_transport.tls import PeerTls, TlsRefusedError
@@ -27,13 +29,15 @@ _logger = logging.getLogger(__name__)
 class PeerLink:
     """The way from this shard to one shard of another node: carries what this side sends.
 
-    `run` is its one task. `on_up(self)` is called when the handshake is done and `socket_link` can
+    `run` is its one task. It tries the newest address of the node first, then in turn the others
+    that the registry remembers: news may be wrong, and a whole cluster may have moved at once.
+    `on_up(self)` is called when the handshake is done and `socket_link` can
     send; `on_down(self)` once for each `on_up`, when that connection is gone; `on_hello` with
     each hello that was found in order, before `on_up`.
     """
 
-    __slots__ = ("_backoff", "_counters", "_hello", "_limits", "_log", "_loop", "_on_down",
-                 "_on_hello", "_on_up", "_registry", "_tls", "node", "shard",
+    __slots__ = ("_backoff", "_counters", "_failures", "_hello", "_limits", "_liveness", "_log",
+                 "_loop", "_on_down", "_on_hello", "_on_up", "_registry", "_tls", "node", "shard",
                  "socket_link")  # fmt: skip
 
     def __init__(
@@ -47,7 +51,7 @@ class PeerLink:
         counters: Counters,
         on_up: Callable[["PeerLink"], None],
         on_down: Callable[["PeerLink"], None],
-        on_hello: Callable[[Hello], None],
+        on_hello: Callable[[Hello], object],
         loop: asyncio.AbstractEventLoop,
         generator: random.Random,
         tls: PeerTls | None = None,
@@ -60,10 +64,13 @@ class PeerLink:
         self._limits = limits
         self._tls = tls
         self._counters = counters
+        # Tries since the last connection: they count through the addresses.
+        self._failures = 0
         self._on_up = on_up
         self._on_down = on_down
         self._on_hello = on_hello
         self._loop = loop
+        self._liveness: Liveness | None = None
         self._log = PeerLog(_logger)
         self._backoff = Backoff(
             limits.reconnect_base_seconds,
@@ -77,6 +84,12 @@ class PeerLink:
     def name(self) -> str:
         """How logs call the other end."""
         return f"node {self.node} shard {self.shard}"
+
+    def drop(self) -> None:
+        """Give up the connection, if there is one; the next try goes to the newest address."""
+        self._failures = 0
+        if self.socket_link is not None:
+            self.socket_link.abort()
 
     async def run(self) -> None:
         """Keep the link up until cancelled. A cancelled run leaves no socket behind."""
@@ -101,6 +114,7 @@ class PeerLink:
 
         The log has it at most once a minute.
         """
+        addresses = self._registry.peer_addresses(self.node, self.shard)
         try:
             dialled = await dial(
                 self.node,
@@ -112,8 +126,10 @@ class PeerLink:
                 tls=self._tls,
                 on_lost=self._lost,
                 loop=self._loop,
+                address=addresses[self._failures % len(addresses)],
             )
         except FAILURES as error:
+            self._failures += 1
             self._counters.connect_failures_total += 1
             reason = type(error).__name__
             if isinstance(error, HandshakeError):
@@ -124,16 +140,29 @@ class PeerLink:
                 self._counters.tls_refused_total += 1
             self._log.report(self.name, reason, f"cannot connect: {error or reason}")
             raise
+        self._failures = 0
         link, remote = dialled
         self.socket_link = link
         version = common_version(self._hello, remote)
         _logger.info("%s: connected to %s, protocol version %d", self.name, link.peer_host, version)
+        if version >= PULSE_VERSION:
+            link.on_frame = self._received
+            self._liveness = Liveness(link, self._limits.idle_seconds, self._loop)
         self._on_hello(remote)
         self._on_up(self)
         return link
 
+    def _received(self, payload: bytes) -> None:
+        """Take a pulse; this connection carries nothing else to here."""
+        if payload != PULSE and self.socket_link is not None:
+            self.socket_link.abort(HandshakeError("the peer sent data after its answer"))
+
     def _lost(self, link: SocketLink) -> None:
         """Take down what is up."""
+        if self._liveness is not None:
+            self._liveness.stop()
+        if isinstance(link.error, IdleError):
+            self._counters.connections_idle_total += 1
         _logger.info("%s: connection lost (%s)", self.name, link.error or "closed")
         self._on_down(self)
         self.socket_link = None

@@ -1,14 +1,16 @@
 """The registry: which nodes there are, where they listen, and what they said about themselves.
 
-Static configuration is its source: the addresses of all nodes. What a node adds in its hello (shard
-count, incarnation, where it serves clients) is learned from it, and kept until restart. All
-look-ups are in memory; names are resolved by whoever connects, anew each time.
+Static configuration seeds it with the addresses of the initial nodes. The cluster's map, which the
+nodes replicate among themselves, overrides that (`update`), and what a node says in its hello is
+taken at once (`learn`): the latest news of a node holds. The older addresses are kept, for when
+nobody answers at the newest one. All look-ups are in memory; names are resolved by whoever
+connects, anew each time.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from rafter_transport.handshake import NODE_ID_MAX, SHARDS_MAX, Hello, Refusal
+from rafter_transport.handshake import NODE_ID_MAX, PORT_MAX, SHARDS_MAX, Hello, Refusal
 
 
 class UnknownNodeError(LookupError):
@@ -16,7 +18,7 @@ class UnknownNodeError(LookupError):
 
 
 class NodeInfo(NamedTuple):
-    """What is known of one node. None: not heard yet."""
+    """What is known of one node. None: not known yet."""
 
     node: int
     host: str
@@ -26,6 +28,41 @@ class NodeInfo(NamedTuple):
     client_host: str | None = None
     client_port: int | None = None
 
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where its shard 0 is dialled."""
+        return self.host, self.base_port
+
+
+class _Known:
+    """One node: the latest news, and what each source said last."""
+
+    __slots__ = ("heard", "info", "mapped", "static")
+
+    def __init__(self, info: NodeInfo, static: tuple[str, int] | None) -> None:
+        self.info = info
+        self.static = static
+        self.mapped: NodeInfo | None = None
+        self.heard: Hello | None = None
+
+    @property
+    def incarnation(self) -> int | None:
+        """The one incarnation that is talked to, None if any is."""
+        if self.mapped is not None and self.mapped.incarnation is not None:
+            return self.mapped.incarnation
+        return None if self.heard is None else self.heard.incarnation
+
+    def addresses(self) -> list[tuple[str, int]]:
+        """Return where it may be, likeliest first."""
+        found = [self.info.address]
+        if self.heard is not None and self.heard.peer_port:
+            found.append((self.heard.peer_host, self.heard.peer_port))
+        if self.mapped is not None:
+            found.append(self.mapped.address)
+        if self.static is not None:
+            found.append(self.static)
+        return list(dict.fromkeys(found))
+
 
 class Registry:
     """The nodes of the cluster as one shard knows them. Used on that shard's loop only."""
@@ -33,7 +70,7 @@ class Registry:
     __slots__ = ("_nodes", "local_node")
 
     def __init__(self, local_node: int, static: Mapping[int, tuple[str, int]]) -> None:
-        """Take the address of shard 0 of each node, this one included.
+        """Take the address of shard 0 of each initial node, this one included.
 
         Raises ValueError if `local_node` is missing or an address is impossible.
         """
@@ -44,11 +81,11 @@ class Registry:
                 raise ValueError(f"node id {node}: must be from 1 to {NODE_ID_MAX}")
             if not host:
                 raise ValueError(f"node {node} has no host")
-            if not 1 <= base_port <= 65535:
-                raise ValueError(f"node {node}: peer port {base_port} must be from 1 to 65535")
+            if not 1 <= base_port <= PORT_MAX:
+                raise ValueError(f"node {node}: peer port {base_port} must be from 1 to {PORT_MAX}")
         self.local_node = local_node
         self._nodes = {
-            node: NodeInfo(node, host, base_port)
+            node: _Known(NodeInfo(node, host, base_port), (host, base_port))
             for node, (host, base_port) in sorted(static.items())
         }
 
@@ -58,26 +95,36 @@ class Registry:
 
     def node_info(self, node: int) -> NodeInfo:
         """Return what is known of a node. Raises UnknownNodeError."""
-        try:
-            return self._nodes[node]
-        except KeyError:
-            raise UnknownNodeError(f"node {node} is not in the registry") from None
+        return self._known(node).info
 
     def shard_count(self, node: int) -> int | None:
-        """Return how many shards a node has, or None until it was heard (or if it is unknown)."""
-        info = self._nodes.get(node)
-        return None if info is None else info.shards
+        """Return how many shards a node has, or None until that is known (or if the node is not).
+
+        What the node itself said in a hello counts for more than the map: it is what links go by.
+        """
+        known = self._nodes.get(node)
+        return None if known is None else known.info.shards
 
     def peer_address(self, node: int, shard: int) -> tuple[str, int]:
-        """Return where a node's shard listens for peers: the base port plus the shard.
+        """Return where a node's shard most likely listens for peers: the base port plus the shard.
 
         Raises UnknownNodeError, and ValueError for a shard that can have no port.
         """
-        info = self.node_info(node)
-        port = info.base_port + shard
-        if not 0 <= shard < SHARDS_MAX or port > 65535:
-            raise ValueError(f"node {node} shard {shard} has no port: base is {info.base_port}")
-        return info.host, port
+        return self.peer_addresses(node, shard)[0]
+
+    def peer_addresses(self, node: int, shard: int) -> list[tuple[str, int]]:
+        """Return all places where a node's shard may listen for peers, likeliest first.
+
+        Never empty. Raises as `peer_address` does.
+        """
+        known = self._known(node)
+        found = [(host, base_port + shard) for host, base_port in known.addresses()]
+        found = [(host, port) for host, port in found if port <= PORT_MAX]
+        if not 0 <= shard < SHARDS_MAX or not found:
+            raise ValueError(
+                f"node {node} shard {shard} has no port: base is {known.info.base_port}"
+            )
+        return found
 
     def check(self, hello: Hello) -> Refusal | None:
         """Return why this node must not be talked to, or None.
@@ -85,25 +132,75 @@ class Registry:
         An incarnation is drawn when a data directory is made. Another one under the same id means
         that the node lost what it had acknowledged: it must not vote again as if nothing happened.
         """
-        info = self._nodes.get(hello.node_id)
-        if info is None:
+        known = self._nodes.get(hello.node_id)
+        if known is None:
             return Refusal("unknown-node", f"node {hello.node_id} is not in this node's registry")
-        if info.incarnation is not None and info.incarnation != hello.incarnation:
+        incarnation = known.incarnation
+        if incarnation is not None and incarnation != hello.incarnation:
             return Refusal(
                 "incarnation",
-                f"node {hello.node_id} had incarnation {info.incarnation:016x} and now has "
+                f"node {hello.node_id} had incarnation {incarnation:016x} and now has "
                 f"{hello.incarnation:016x}: its data directory was replaced; an emptied node "
-                "cannot come back under its old id (restart this node to accept it)",
+                "cannot come back under its old id",
             )
         return None
 
-    def learn(self, hello: Hello) -> None:
-        """Keep what a node's hello says. The caller has found nothing against it in `check`."""
+    def learn(self, hello: Hello) -> bool:
+        """Keep what a node's hello says; return whether the node is dialled elsewhere now.
+
+        The caller has found nothing against it in `check`.
+        """
         if self.check(hello) is not None:
             raise ValueError(f"hello of node {hello.node_id} was not checked before it was learned")
-        self._nodes[hello.node_id] = self._nodes[hello.node_id]._replace(
+        known = self._nodes[hello.node_id]
+        before = known.info
+        known.heard = hello
+        known.info = before._replace(
             shards=hello.shards,
             incarnation=hello.incarnation,
             client_host=hello.client_host,
             client_port=hello.client_port,
         )
+        if hello.peer_port:
+            known.info = known.info._replace(host=hello.peer_host, base_port=hello.peer_port)
+        return known.info.address != before.address
+
+    def update(self, nodes: Iterable[NodeInfo]) -> set[int]:
+        """Take over what the cluster's map says now of nodes, of which some may be new.
+
+        A node without an incarnation has not been entered yet, but for its id. What the map says of
+        this node itself is old news. Returns the nodes whose links must not be used any longer:
+        what was heard there came from another incarnation than the map allows.
+        """
+        disowned = set()
+        for info in nodes:
+            if info.node == self.local_node:
+                continue
+            known = self._nodes.get(info.node)
+            if known is None:
+                known = self._nodes[info.node] = _Known(info, None)
+                self._nodes = dict(sorted(self._nodes.items()))
+            if info != known.mapped and self._map(known, info):
+                disowned.add(info.node)
+        return disowned
+
+    def _map(self, known: _Known, info: NodeInfo) -> bool:
+        """Take in news of the map; return whether what was heard of the node is void by it."""
+        mapped, heard = known.mapped, known.heard
+        known.mapped = info
+        was_replaced = mapped is not None and mapped.incarnation not in (None, info.incarnation)
+        is_disowned = heard is not None and (
+            was_replaced or info.incarnation not in (None, heard.incarnation)
+        )
+        if is_disowned:
+            heard = known.heard = None
+            known.info = known.info._replace(shards=None, incarnation=None)
+        if info.incarnation is not None:
+            known.info = info if heard is None else info._replace(shards=heard.shards)
+        return is_disowned
+
+    def _known(self, node: int) -> _Known:
+        try:
+            return self._nodes[node]
+        except KeyError:
+            raise UnknownNodeError(f"node {node} is not in the registry") from None

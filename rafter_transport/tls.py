@@ -209,16 +209,26 @@ def _check_readable(what: str, path: Path, *, is_secret: bool) -> None:
     except ValueError as error:
         raise TlsError(f"{what}: is not a path: {error}") from error
     try:
-        mode = os.fstat(descriptor).st_mode
+        status = os.fstat(descriptor)
     finally:
         os.close(descriptor)
-    if not stat.S_ISREG(mode):
+    if not stat.S_ISREG(status.st_mode):
         raise TlsError(f"{what}: is not a file")
-    if is_secret and mode & 0o077:
+    if is_secret and is_exposed(stat.S_IMODE(status.st_mode), status.st_uid, os.geteuid()):
         raise TlsError(
-            f"{what}: others than its owner may read it (mode {stat.S_IMODE(mode):04o}); "
+            f"{what}: others than its owner may read it (mode {stat.S_IMODE(status.st_mode):04o}); "
             "it must have the mode 0600 or 0400"
         )
+
+
+def is_exposed(mode: int, owner: int, reader: int) -> bool:
+    """Whether a key with these permissions can be read by more than the user who needs it.
+
+    A service that does not run as root gets at a file of root's through its group, or through an
+    access control list (as with systemd's LoadCredential), whose mask stands in the bits of the
+    group. PostgreSQL has the same rule.
+    """
+    return bool(mode & (0o037 if owner == 0 != reader else 0o077))
 
 
 def _try_out(contexts: TlsContexts) -> dict[str, Any] | None:

@@ -8,7 +8,8 @@ back of the bytes to be sent could not be told.
 import ssl
 from typing import Any, Final
 
-_READ_BYTES: Final = 1 << 18
+_READ_BYTES: Final = 1 << 14
+"""What one record can hold; no read returns more, and each allocates as much as it asks for."""
 
 
 def describe(error: ssl.SSLError) -> str:
@@ -55,17 +56,23 @@ class TlsSession:
 
         Raises ssl.SSLError when the session is over for an error; it is not to be used any more.
         """
-        self._incoming.write(data)
+        if self.is_ended:
+            return b""
+        incoming = self._incoming
+        incoming.write(data)
         if not self.is_secure:
             self._shake_hands()
             if not self.is_secure:
                 return b""
-        parts = []
+        parts: list[bytes] = []
         try:
-            while not self.is_ended:
+            # What is left is the beginning of a record; to read on would cost an exception.
+            while incoming.pending or not parts:
                 part = self._object.read(_READ_BYTES)
                 parts.append(part)
-                self.is_ended = not part
+                if not part:
+                    self.is_ended = True
+                    break
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLZeroReturnError:

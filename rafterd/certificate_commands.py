@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,22 @@ NODE_DAYS = 397
 AUTHORITY_DAYS = 3650
 
 _DIRECTORY = click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
+
+
+def _name_pattern(_context: click.Context, _parameter: click.Parameter, pattern: str) -> str:
+    problem = check_name_pattern(pattern)
+    if problem is not None:
+        raise click.BadParameter(f"{pattern}: allowed: {problem}")
+    return pattern
+
+
+_NAME_PATTERN_OPTION = click.option(
+    "--name-pattern",
+    default=NAME_PATTERN,
+    show_default=True,
+    callback=_name_pattern,
+    help="As peer.tls_name of the nodes.",
+)
 
 
 def _days_option(default: int) -> Callable[[Any], Any]:
@@ -67,17 +84,12 @@ def cert_authority(directory: Path, name: str, days: int) -> None:
     multiple=True,
     help="A host name or address under which clients connect to it. Repeatable.",
 )
-@click.option(
-    "--name-pattern", default=NAME_PATTERN, show_default=True, help="As peer.tls_name of the nodes."
-)
+@_NAME_PATTERN_OPTION
 @_days_option(NODE_DAYS)
 def cert_node(
     directory: Path, node: int, hosts: tuple[str, ...], name_pattern: str, days: int
 ) -> None:
     """Make the certificate of a node with the authority in DIRECTORY: node-1.crt and node-1.key."""
-    problem = check_name_pattern(name_pattern)
-    if problem is not None:
-        raise click.UsageError(f"--name-pattern {name_pattern}: allowed: {problem}")
     name = name_pattern.replace("{id}", str(node))
 
     def make() -> Issued:
@@ -91,12 +103,16 @@ def cert_node(
 @cert.command("client")
 @_DIRECTORY
 @click.argument("name")
+@_NAME_PATTERN_OPTION
 @_days_option(NODE_DAYS)
-def cert_client(directory: Path, name: str, days: int) -> None:
+def cert_client(directory: Path, name: str, name_pattern: str, days: int) -> None:
     """Make the certificate of a client with the authority in DIRECTORY: NAME.crt and NAME.key.
 
-    No node takes it for one of another node. Do not call a client as a node is called.
+    A client cannot be called as a node is: it could dial the others as that one.
     """
+    node_name = re.escape(name_pattern).replace(re.escape("{id}"), r"\d+")
+    if re.fullmatch(node_name, name, re.IGNORECASE):
+        raise click.UsageError(f"NAME {name}: a node is called so")
 
     def make() -> Issued:
         from rafterd.certificates import open_authority

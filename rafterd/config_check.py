@@ -78,12 +78,22 @@ def _check_addresses(config: Config) -> Iterator[Problem]:
             parse_member(text)
         except ValueError as error:
             yield Problem("cluster.initial", text, f"{error}; allowed: {MEMBER_FORM}")
-    announced = config.client.announce_host
-    if announced:
-        try:
-            parse_address(f"[{announced}]:1" if ":" in announced else f"{announced}:1")
-        except ValueError as error:
-            yield Problem("client.announce_host", announced, f"{error}; allowed: a host, no port")
+    for key, host in (
+        ("client.announce_host", config.client.announce_host),
+        ("peer.announce_host", config.peer.announce_host),
+    ):
+        if host:
+            yield from _check_announced(key, host)
+
+
+def _check_announced(key: str, host: str) -> Iterator[Problem]:
+    try:
+        announced = parse_address(f"[{host}]:1" if ":" in host else f"{host}:1")
+    except ValueError as error:
+        yield Problem(key, host, f"{error}; allowed: a host, no port")
+    else:
+        if announced.is_wildcard:
+            yield Problem(key, host, "a host that others can connect to")
 
 
 def _check_membership(config: Config) -> Iterator[Problem]:
@@ -233,6 +243,8 @@ def _check_sizes(config: Config) -> Iterator[Problem]:
          "client.query_buffer_bytes_max", client.query_buffer_bytes_max),
         ("peer.pending_bytes_max", peer.pending_bytes_max,
          "peer.frame_bytes_max", peer.frame_bytes_max),
+        ("peer.node_bytes_max", peer.node_bytes_max,
+         "peer.pending_bytes_max", peer.pending_bytes_max),
         ("raft.uncommitted_bytes_max", raft.uncommitted_bytes_max,
          "client.value_bytes_max", client.value_bytes_max),
         ("storage.segment_bytes", storage.segment_bytes,

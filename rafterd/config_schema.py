@@ -13,6 +13,7 @@ import msgspec
 import xxhash
 from msgspec import Meta
 
+from rafter_core.membership import MEMBERS_MAX
 from rafter_transport.express_limits import ExpressLimits
 from rafter_transport.tls import NAME_PATTERN
 from rafterd.address import Address, parse_address, parse_member
@@ -20,7 +21,8 @@ from rafterd.placement import group_members, groups_of_node
 
 SHARDS_MAX = 64
 GROUPS_MAX = 16383
-NODES_MAX = 1024
+NODES_MAX = MEMBERS_MAX
+"""Every node is a member of the system group."""
 
 Count = Annotated[int, Meta(ge=1, le=1 << 20)]
 Bytes = Annotated[int, Meta(ge=1024, le=1 << 40)]
@@ -88,6 +90,7 @@ class PeerSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """[peer]: the listeners for other nodes and the bounds on their links."""
 
     listen: str = "127.0.0.1:17379"
+    announce_host: Annotated[str, Meta(max_length=253)] = ""
     insecure: bool = False
     tls_certificate: File = ""
     tls_key: File = ""
@@ -95,8 +98,10 @@ class PeerSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tls_name: str = NAME_PATTERN
     frame_bytes_max: Annotated[int, Meta(ge=64 << 10, le=1 << 30)] = 64 << 20
     pending_bytes_max: Annotated[int, Meta(ge=64 << 10, le=1 << 32)] = 128 << 20
+    node_bytes_max: Annotated[int, Meta(ge=64 << 10, le=1 << 34)] = 256 << 20
     connections_max: Count = 1024
     handshake_seconds: Seconds = 5.0
+    idle_seconds: Annotated[float, Meta(ge=3, le=86400)] = 10.0
     reconnect_seconds_max: Seconds = 1.0
 
     @property
@@ -238,11 +243,12 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """64 bits that all nodes of this cluster share and those of another do not.
 
         The encoding is fixed for good, it is on disk and in the handshake: xxh3_64 over name,
-        groups, replication and the initial nodes by ascending id, one to a line.
+        groups, replication and the ids of the initial nodes, ascending, one to a line. Addresses
+        are no part of it, as nodes may move.
         """
         lines = [self.cluster.name, str(self.cluster.groups), str(self.cluster.replication)]
         if self.cluster.initial:
-            lines += [f"{node}@{address}" for node, address in self.nodes.items()]
+            lines += map(str, self.nodes)
         return int(xxhash.xxh3_64_intdigest("\n".join(lines).encode()))
 
     @property
@@ -253,6 +259,12 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if not self.client.address.is_wildcard:
             return self.client.host
         return self.nodes[self.node.id].host
+
+    @property
+    def peer_address(self) -> Address:
+        """Where other nodes are told to dial shard 0 of this one."""
+        host = self.peer.announce_host or self.nodes[self.node.id].host
+        return Address(host, self.peer.port)
 
     def members(self, group: int) -> tuple[int, ...]:
         """Return the nodes with a replica of a group, preferred leader first."""

@@ -34,10 +34,9 @@ from rafter_core import (
 )
 from rafter_storage.errors import CorruptionError, DiskFull
 from rafter_storage.segment_manager import GroupChange, GroupWrite, SegmentManager, WriteJob
-from rafter_transport.exchanger import Channel
 from rafterd.flusher import Flusher, Job, make_flusher
 from rafterd.placement import shard_of_group
-from rafterd.raft_post import Post, RaftPost, ShardCounts, received
+from rafterd.raft_post import RaftCarrier, RaftPost, ShardCounts, received
 from rafterd.replica import Place, Replica
 from rafterd.shared import Counter
 
@@ -86,7 +85,7 @@ class Engine:
         *,
         loop: asyncio.AbstractEventLoop,
         store: SegmentManager,
-        post: Post,
+        post: RaftCarrier,
         shard_counts: ShardCounts,
         counters: memoryview,
         sync_mode: str,
@@ -141,9 +140,9 @@ class Engine:
             self._is_scheduled = True
             self._loop.call_soon(self._round)
 
-    def receive(self, channel: Channel, node: int, shard: int, items: Iterable[Any]) -> None:
+    def receive(self, node: int, shard: int, items: Iterable[Any]) -> None:
         """Step raft messages from the shard (node, shard). Malformed ones raise DecodeError."""
-        for group, message in received(channel, node, items):
+        for group, message in received(node, items):
             replica = self.replicas.get(group)
             if replica is None:
                 continue

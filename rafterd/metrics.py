@@ -24,7 +24,8 @@ from prometheus_client.registry import Collector
 from rafterd import __version__
 from rafterd.config import Config
 from rafterd.health import ShardFact
-from rafterd.shared import Counter, GroupState, GroupWord, SharedState
+from rafterd.placement import SYSTEM_GROUP
+from rafterd.shared import Counter, GroupState, GroupWord, PeerWord, SharedState
 
 MICROSECONDS = 1e-6
 
@@ -34,6 +35,15 @@ class ShardMetric(NamedTuple):
 
     name: str
     counter: Counter
+    documentation: str
+    scale: float = 1
+
+
+class PeerMetric(NamedTuple):
+    """One family with the labels `shard` and `node`: what each shard says of each node."""
+
+    name: str
+    word: PeerWord
     documentation: str
     scale: float = 1
 
@@ -119,6 +129,16 @@ COUNTERS = (
         "rafter_peer_tls_refused",
         Counter.TLS_REFUSED_TOTAL,
         "Links, dialled or accepted, that ended in TLS: a certificate that does not fit, no TLS.",
+    ),
+    ShardMetric(
+        "rafter_peer_idle",
+        Counter.PEER_IDLE_TOTAL,
+        "Links, dialled or accepted, that ended because nothing came on them for too long.",
+    ),
+    ShardMetric(
+        "rafter_client_tls_refused",
+        Counter.CLIENT_TLS_REFUSED_TOTAL,
+        "Connections of clients that ended in TLS: a certificate that does not fit, no TLS.",
     ),
     ShardMetric(
         "rafter_snapshots_taken", Counter.SNAPSHOTS_TAKEN_TOTAL, "Snapshots taken of groups here."
@@ -218,6 +238,34 @@ GROUP_GAUGES = (
 )
 
 
+PEER_COUNTERS = (
+    PeerMetric("rafter_link_frames_sent", PeerWord.FRAMES_SENT_TOTAL, "Frames sent to a node."),
+    PeerMetric("rafter_link_sent_bytes", PeerWord.BYTES_SENT_TOTAL, "Bytes sent to a node."),
+    PeerMetric(
+        "rafter_link_frames_received", PeerWord.FRAMES_RECEIVED_TOTAL, "Frames received from it."
+    ),
+    PeerMetric(
+        "rafter_link_received_bytes", PeerWord.BYTES_RECEIVED_TOTAL, "Bytes received from it."
+    ),
+    PeerMetric(
+        "rafter_link_refused",
+        PeerWord.REFUSED_TOTAL,
+        "Items for it that were not taken: no link, no room.",
+    ),
+)
+
+PEER_GAUGES = (
+    PeerMetric("rafter_links_up", PeerWord.LINKS_UP, "Links to its shards that are up."),
+    PeerMetric("rafter_link_pending_bytes", PeerWord.PENDING_BYTES, "Bytes that wait for it."),
+    PeerMetric(
+        "rafter_link_round_trip_seconds",
+        PeerWord.ROUND_TRIP_MICROSECONDS,
+        "The longest round trip that the kernel measured on a link to it; 0 if none.",
+        MICROSECONDS,
+    ),
+)
+
+
 class NodeCollector(Collector):
     """Reads the words of a node at each scrape."""
 
@@ -230,7 +278,8 @@ class NodeCollector(Collector):
         self._config = config
         self._shared = shared
         self._facts = facts
-        self._groups = [(group, str(group)) for group in config.local_groups()]
+        groups = [SYSTEM_GROUP, *config.local_groups()]
+        self._groups = [(group, str(group)) for group in groups]
 
     def collect(self) -> Iterator[Metric]:
         """Yield every family."""
@@ -244,6 +293,7 @@ class NodeCollector(Collector):
         yield from self._collect_facts()
         yield from self._collect_shards()
         yield from self._collect_groups()
+        yield from self._collect_peers()
 
     def _collect_facts(self) -> Iterator[Metric]:
         serving = GaugeMetricFamily(
@@ -300,6 +350,22 @@ class NodeCollector(Collector):
             family = GaugeMetricFamily(metric.name, metric.documentation, labels=["group"])
             for group, label in self._groups:
                 family.add_metric([label], self._shared.get_group(group, metric.word))
+            yield family
+
+    def _collect_peers(self) -> Iterator[Metric]:
+        shared = self._shared
+        rows = [
+            (words, [str(shard), str(node)])
+            for shard in range(shared.shards)
+            for node in shared.nodes
+            if (words := shared.peer_words(shard, node)) is not None
+        ]
+        family: CounterMetricFamily | GaugeMetricFamily
+        for metric in (*PEER_COUNTERS, *PEER_GAUGES):
+            kind = CounterMetricFamily if metric in PEER_COUNTERS else GaugeMetricFamily
+            family = kind(metric.name, metric.documentation, labels=["shard", "node"])
+            for words, labels in rows:
+                family.add_metric(labels, words[metric.word] * metric.scale)
             yield family
 
 

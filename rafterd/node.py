@@ -45,7 +45,8 @@ EXTENSION_SECONDS = 60.0
 """What the service manager is asked for each time: far more than lies between two reports."""
 IDENTITY_HINT = """\
 node.id and [cluster] are fixed by the first start on a data directory;
-cluster_id follows from cluster.name, cluster.groups, cluster.replication and cluster.initial
+cluster_id follows from cluster.name, cluster.groups, cluster.replication and the ids of the nodes
+in cluster.initial
 """
 
 
@@ -88,7 +89,7 @@ def run_node(
     except (StorageError, PortError, TlsError) as error:
         directory.release()
         return _refuse(error)
-    shared = SharedState(config.node.shards, config.cluster.groups)
+    shared = SharedState(config.node.shards, config.cluster.groups, config.nodes)
 
     def on_serving() -> None:
         logger.info("node serves", extra={"clients": config.client.listen})

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rafter_transport.tls import PeerTls, TlsContexts, TlsError, TlsFiles, server_context
+from rafter_transport.tls_session import TlsSession
 from rafterd.config_schema import ClientSection, Config, PeerSection
 
 __all__ = ["NodeTls", "TlsError", "TlsUpdate"]
 
 CLIENT_TLS_VERSION_MIN = ssl.TLSVersion.TLSv1_2
-"""Clients are older than nodes; 1.2 is the least that Redis accepts as well."""
+"""Clients are older than nodes; 1.2 is the least that Redis accepts as well. With certificates of
+clients it takes 1.3."""
 
 
 class TlsUpdate(NamedTuple):
@@ -37,13 +39,7 @@ class NodeTls:
         """None: links to other nodes are in the clear."""
         if self._peer_files is not None:
             self.peer = PeerTls(config.node.id, self._peer_files, config.peer.tls_name)
-        self.client_context = self._read_client()
-        """For a listener, which keeps it for good: what `use` was given last is what counts.
-        None: clients speak in the clear."""
-        self._client_latest = self.client_context
-        if self.client_context is not None:
-            # Called for each handshake, whether or not the client names a server.
-            self.client_context.sni_callback = self._switch_to_latest
+        self._client_context = self._read_client()
 
     @property
     def is_used(self) -> bool:
@@ -59,19 +55,21 @@ class NodeTls:
         """Let new connections use what was read; those that are open stay as they are."""
         if self.peer is not None and update.peer is not None:
             self.peer.use(update.peer)
-        if update.client is not None:
-            self._client_latest = update.client
+        self._client_context = update.client
+
+    def client_session(self) -> TlsSession | None:
+        """Return a session for a connection that a client has made; None: it is in the clear."""
+        context = self._client_context
+        return None if context is None else TlsSession(context, is_server=True)
 
     def _read_client(self) -> ssl.SSLContext | None:
-        if self._client_files is None:
+        files = self._client_files
+        if files is None:
             return None
-        return server_context(self._client_files, version=CLIENT_TLS_VERSION_MIN)
-
-    def _switch_to_latest(
-        self, session: ssl.SSLSocket | ssl.SSLObject, _name: str | None, _old: ssl.SSLContext
-    ) -> None:
-        assert self._client_latest is not None
-        session.context = self._client_latest
+        # TLS 1.2 lets a client resume a session without its certificate, which may no longer be
+        # accepted by then.
+        version = CLIENT_TLS_VERSION_MIN if files.ca is None else ssl.TLSVersion.TLSv1_3
+        return server_context(files, version=version)
 
 
 def _files(name: str, section: PeerSection | ClientSection) -> TlsFiles | None:

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+SYSTEM_GROUP = 0
+"""The group that replicates the cluster's map. It has a replica on every node, and no slots."""
+
 
 def shard_of_group(group: int, shards: int) -> int:
     """Return the shard that owns a group on a node with that many shards."""

@@ -20,6 +20,9 @@ from rafter_core.entries import payloads_bytes
 from rafter_core.state_machine import Update
 from rafterd.shared import GroupState, GroupWord
 
+OnRoute = Callable[[int, int, int], None]
+"""Told (group, leader, term) when the leader or the term has changed."""
+
 
 class Proposal(Protocol):
     """What a proposer attaches to an entry: it hears of the entry's end on this node."""
@@ -99,7 +102,7 @@ class Replica:
         machine: StateMachine,
         hard_state: HardState,
         words: memoryview,
-        on_route: Callable[[int, int, int], None],
+        on_route: OnRoute,
         start: Place = NOWHERE,
     ) -> None:
         """Begin with what the log has recorded, and a machine that has recovered at `start`."""
@@ -133,6 +136,11 @@ class Replica:
     def members(self) -> tuple[int, ...]:
         """All nodes that have a replica of the group, by the configuration in force here."""
         return self.node.membership.nodes
+
+    @property
+    def voters(self) -> tuple[int, ...]:
+        """Those of them that vote."""
+        return self.node.membership.all_voters
 
     @property
     def is_installing(self) -> bool:

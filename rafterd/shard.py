@@ -9,6 +9,7 @@ import gc
 import logging
 import os
 import signal
+import sys
 import time
 import traceback
 
@@ -27,6 +28,10 @@ logger = logging.getLogger(__name__)
 GC_THRESHOLDS = (50_000, 20, 100)
 """The state is bytes in dicts, which the collector need not look at often (performance.md §6)."""
 
+SWITCH_SECONDS = 0.0005
+"""How long a thread that packs or unpacks a snapshot may keep the event loop waiting; Python's own
+setting is ten times as much."""
+
 HEARTBEAT_SECONDS = 0.1
 SLOW_PUBLISH_SECONDS = 1.0
 TICKS_BEHIND_MAX = 2
@@ -40,6 +45,7 @@ PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 def run_shard(boot: ShardBoot) -> int:
     """Run one shard until it is told to stop; return its exit code. Called once, in the child."""
+    sys.setswitchinterval(SWITCH_SECONDS)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(ShardMain(boot).run())
@@ -59,6 +65,7 @@ class ShardMain:
         self._loop: asyncio.AbstractEventLoop
         self._services: ShardServices
         self._ended: asyncio.Future[int]
+        self._starting: asyncio.Task[None]
         self._is_serving = False
         self._opening: asyncio.Task[None] | None = None
         self._is_draining = False
@@ -83,7 +90,8 @@ class ShardMain:
         self._loop.add_signal_handler(signal.SIGTERM, self._drain)
         self._loop.add_reader(boot.control, self._on_control)
         self._services = ShardServices(boot, self._loop, self._on_fatal)
-        await self._services.start()
+        self._starting = self._loop.create_task(self._services.start())
+        self._starting.add_done_callback(self._started)
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
@@ -91,12 +99,19 @@ class ShardMain:
         self._on_tick()
         code = await self._ended
         self._loop.remove_reader(boot.control)
-        if self._opening is not None and not self._opening.done():
-            # It would leave a listener behind that nobody closes.
-            self._opening.cancel()
-            await asyncio.wait((self._opening,))
+        for task in (self._starting, self._opening):
+            if task is not None and not task.done():
+                # It would leave a listener behind that nobody closes.
+                task.cancel()
+                await asyncio.wait((task,))
         await self._services.close()
         return code
+
+    def _started(self, task: "asyncio.Task[None]") -> None:
+        """End with the error of a start that failed."""
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not self._ended.done():
+            self._ended.set_exception(error)
 
     # Time -------------------------------------------------------------------------------------
 
@@ -112,7 +127,9 @@ class ShardMain:
         now_seconds = self._loop.time()
         lag_seconds = now_seconds - self._next_tick_seconds
         self._lag_max_seconds = max(self._lag_max_seconds, lag_seconds)
-        self._services.tick()
+        if self._starting.done():
+            # Before, no peer could be reached, and elections would be in vain.
+            self._services.tick()
         if now_seconds >= self._next_heartbeat_seconds:
             self._next_heartbeat_seconds = now_seconds + HEARTBEAT_SECONDS * 0.9
             self._counters[Counter.HEARTBEAT] += 1
@@ -143,7 +160,8 @@ class ShardMain:
 
     def _serve_when_replayed(self) -> None:
         """Open the client listeners once the groups hold what their logs say is committed."""
-        if self._is_draining or not self._services.is_replayed():
+        is_started = self._starting.done() and self._services.is_replayed()
+        if self._is_draining or not is_started:
             return
         self._is_serving = True
         self._services.publish()

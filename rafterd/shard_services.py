@@ -4,33 +4,40 @@ import asyncio
 import contextlib
 import functools
 import logging
-import os
-import random
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from rafter_core import Config as CoreConfig
-from rafter_core import DecodeError, InvariantError, Membership, RawNode, Role, TransferRefused
+from rafter_core import (
+    DecodeError,
+    InvariantError,
+    Membership,
+    RawNode,
+    Role,
+    StateMachine,
+    TransferRefused,
+)
 from rafter_kv.connection import RespConnection
 from rafter_kv.machine import KeyValueMachine
-from rafter_storage.data_directory import shard_directory
-from rafter_storage.segment_manager import SegmentManager
 from rafter_transport.exchanger import Channel, Exchanger
-from rafter_transport.handshake import VERSION_MAX, VERSION_MIN, Hello
-from rafter_transport.limits import Limits
 from rafter_transport.payload import PayloadError
+from rafter_transport.peer_log import PeerLog
 from rafter_transport.registry import Registry
+from rafter_transport.tls_stream import TlsStream
 from rafterd.answers import Answers
 from rafterd.boot import ShardBoot
 from rafterd.client_front import ClientFront
 from rafterd.clock import Clock
+from rafterd.cluster_map import MapState
+from rafterd.cluster_map_machine import ClusterMapMachine
 from rafterd.engine import Engine
 from rafterd.group_service import GroupService
+from rafterd.map_distribution import MapDistribution
 from rafterd.node_status import StatusGatherer
 from rafterd.node_tls import TlsError, TlsUpdate
-from rafterd.placement import groups_of_shard, shard_of_group
-from rafterd.replica import Replica
+from rafterd.peer_status import publish_peers
+from rafterd.placement import SYSTEM_GROUP, groups_of_shard, shard_of_group
+from rafterd.replica import Replica, ReplicaListener
+from rafterd.replica_making import Made, Unservable, make_replica
 from rafterd.requests import (
     Reply,
     Request,
@@ -40,10 +47,14 @@ from rafterd.requests import (
     not_executed,
 )
 from rafterd.router import Router
+from rafterd.shard_parts import link_limits, make_hello, open_log
 from rafterd.shared import Counter, GroupState, GroupWord
-from rafterd.snapshots import Snapshots, open_snapshots, recover
+from rafterd.snapshots import Snapshots, open_snapshots
+from rafterd.system_group import SystemGroup, system_membership
 
 logger = logging.getLogger(__name__)
+
+Machine = TypeVar("Machine", bound=StateMachine)
 
 CLIENT_BACKLOG = 1024
 CLIENT_HANDSHAKE_SECONDS = 10.0
@@ -67,17 +78,20 @@ class ShardServices:
         self._counters = shared.counter_words(boot.shard)
         self._clock = Clock()
         self._listeners: list[asyncio.Server] = []
+        self._client_log = PeerLog(logger)
+        self._tls_reads = 0
         self._replay_targets: dict[int, int] = {}
         self._first_leader_ticks = config.raft.election_timeout_ticks
         self._services: dict[int, GroupService] = {}
         self._machines: dict[int, KeyValueMachine] = {}
         nodes = {node: (address.host, address.port) for node, address in config.nodes.items()}
         self._registry = Registry(config.node.id, nodes)
-        self._hello = self._make_hello()
-        self._link_limits = self._make_link_limits()
+        self._hello = make_hello(boot)
+        self._link_limits = link_limits(config)
         self.exchanger = self._make_exchanger()
         self._answers = Answers(self.exchanger)
-        self._store = self._open_store()
+        self._store = open_log(boot)
+        self._system: SystemGroup | None = None
         owned = self._owned_groups()
         self._snapshot_store = open_snapshots(config, owned)
         self.engine = Engine(
@@ -90,19 +104,7 @@ class ShardServices:
             on_fatal=on_fatal,
         )
         self._snapshots = self._make_snapshots(len(owned))
-        self._router = Router(
-            node=config.node.id,
-            shard=boot.shard,
-            routes={group: config.members(group) for group in range(1, config.cluster.groups + 1)},
-            services=self._services,
-            post=self.exchanger,
-            shard_counts=self._registry,
-            shared=shared,
-            request_timeout_seconds=config.client.request_timeout_seconds,
-            now_seconds=loop.time,
-            schedule=self.engine.schedule,
-            batches_outstanding_max=config.raft.batches_in_flight_max,
-        )
+        self._router = self._make_router()
         self._status = StatusGatherer(
             config, shared, self._registry, self.exchanger, loop.call_later, self.engine.schedule
         )
@@ -117,8 +119,14 @@ class ShardServices:
         self.engine.before_round = self._router.form_batches
         self.engine.after_round = self.front.flush_replies
         self.engine.on_condemned = self._group_condemned
+        self._map = MapDistribution(
+            config.node.id, boot.shard, self.exchanger, self.engine.schedule
+        )
         for group in owned:
             self._add_group(group)
+        if boot.shard == 0 and self._system is None:
+            # Without the map the configuration must do.
+            self._map.publish(MapState())
 
     # Building ---------------------------------------------------------------------------------
 
@@ -127,43 +135,8 @@ class ShardServices:
         config = self._config
         local = set(config.local_groups())
         owned = groups_of_shard(self._boot.shard, config.node.shards, config.cluster.groups)
-        return [group for group in owned if group in local]
-
-    def _open_store(self) -> SegmentManager:
-        storage = self._config.storage
-        data_directory = Path(self._config.node.data_dir)
-        directory = shard_directory(data_directory, self._boot.identity.layout, self._boot.shard)
-        store = SegmentManager(
-            directory,
-            segment_bytes=storage.segment_bytes,
-            tail_bytes_max=storage.tail_bytes_max,
-        )
-        store.open()
-        return store
-
-    def _make_hello(self) -> Hello:
-        config, boot = self._config, self._boot
-        return Hello(
-            version_min=VERSION_MIN,
-            version_max=VERSION_MAX,
-            cluster_id=config.cluster_id,
-            node_id=config.node.id,
-            incarnation=boot.identity.incarnation,
-            shard=boot.shard,
-            shards=config.node.shards,
-            client_host=config.announce_host,
-            client_port=config.client.port,
-        )
-
-    def _make_link_limits(self) -> Limits:
-        peer = self._config.peer
-        return Limits(
-            frame_bytes_max=peer.frame_bytes_max,
-            pending_bytes_max=peer.pending_bytes_max,
-            connections_max=peer.connections_max,
-            handshake_seconds=peer.handshake_seconds,
-            reconnect_cap_seconds=peer.reconnect_seconds_max,
-        )
+        system = [SYSTEM_GROUP] if self._boot.shard == 0 else []
+        return system + [group for group in owned if group in local]
 
     def _make_exchanger(self) -> Exchanger:
         return Exchanger(
@@ -171,11 +144,11 @@ class ShardServices:
             registry=self._registry,
             limits=self._link_limits,
             handlers={
-                Channel.RAFT: functools.partial(self._on_raft, Channel.RAFT),
-                Channel.HEARTBEATS: functools.partial(self._on_raft, Channel.HEARTBEATS),
+                Channel.RAFT: self._on_raft,
                 Channel.REQUEST: self._on_requests,
                 Channel.REPLY: self._on_replies,
                 Channel.ADMIN: self._on_admin,
+                Channel.CLUSTER_MAP: self._on_map,
             },
             on_link_state=self._on_link_state,
             loop=self._loop,
@@ -198,44 +171,35 @@ class ShardServices:
             on_fatal=self._on_fatal,
         )
 
-    def _add_group(self, group: int) -> None:
-        words = self._shared.group_words(group)
-        damage = self._store.damage_of(group)
-        if damage is not None:
-            words[GroupWord.STATE] = GroupState.DAMAGED
-            logger.error("group %d is not served: its log is damaged: %s", group, damage)
-            return
-        words[GroupWord.STATE] = GroupState.STARTING
-        config, raft = self._config, self._config.raft
-        founding = Membership(tuple(sorted(config.members(group))))
-        log = self._store.group_log(group, founding)
-        recovered = recover(self._snapshot_store, log, KeyValueMachine, self._show_life)
-        if recovered is None:
-            words[GroupWord.STATE] = GroupState.DAMAGED
-            logger.error(
-                "group %d is not served: its log begins at index %d, and there is no sound "
-                "snapshot of what is before", group, log.first_index(),
-            )  # fmt: skip
-            return
-        machine, place, membership = recovered
-        log = self._store.group_log(group, founding, place.index, membership)
-        hard_state, _ = log.initial_state()
-        core_config = CoreConfig(
-            node_id=config.node.id,
-            election_timeout_ticks=raft.election_timeout_ticks,
-            heartbeat_ticks=raft.heartbeat_ticks,
-            eager_commit=False,
-            # Routers know the leaders, and repeat under a session what was dropped.
-            forward_proposals=False,
-            message_bytes_max=raft.message_bytes_max,
-            inflight_messages_max=raft.inflight_messages_max,
-            inflight_bytes_max=raft.inflight_bytes_max,
-            uncommitted_bytes_max=raft.uncommitted_bytes_max,
-            committed_bytes_per_ready_max=raft.committed_bytes_per_ready_max,
-            applied=place.index,
+    def _make_router(self) -> Router:
+        config = self._config
+        return Router(
+            node=config.node.id,
+            shard=self._boot.shard,
+            routes={group: config.members(group) for group in range(1, config.cluster.groups + 1)},
+            services=self._services,
+            post=self.exchanger,
+            shard_counts=self._registry,
+            shared=self._shared,
+            request_timeout_seconds=config.client.request_timeout_seconds,
+            now_seconds=self._loop.time,
+            schedule=self.engine.schedule,
+            batches_outstanding_max=config.raft.batches_in_flight_max,
         )
-        node = RawNode(core_config, log, random.Random(os.urandom(16)))
-        replica = Replica(group, node, machine, hard_state, words, self._on_route, place)
+
+    def _add_group(self, group: int) -> None:
+        try:
+            if group == SYSTEM_GROUP:
+                self._add_system_group()
+            else:
+                self._add_data_group(group)
+        except Unservable as error:
+            self._shared.group_words(group)[GroupWord.STATE] = GroupState.DAMAGED
+            logger.error("group %d is not served: %s", group, error)
+
+    def _add_data_group(self, group: int) -> None:
+        founding = Membership(tuple(sorted(self._config.members(group))))
+        replica, machine, _ = self._make_replica(group, founding, KeyValueMachine)
         service = GroupService(
             replica,
             machine,
@@ -245,10 +209,45 @@ class ShardServices:
             self._answer,
             lambda: self.engine.is_disk_full,
         )
-        replica.listener = service
         self._services[group] = service
         self._machines[group] = machine
-        self._replay_targets[group] = hard_state.commit
+        self._take_in(replica, service)
+
+    def _add_system_group(self) -> None:
+        founding = system_membership(self._config)
+        replica, machine, log = self._make_replica(SYSTEM_GROUP, founding, ClusterMapMachine)
+        self._system = SystemGroup(
+            config=self._config,
+            replica=replica,
+            machine=machine,
+            log=log,
+            present=self.exchanger,
+            distribution=self._map,
+            mark=self.engine.mark,
+            is_disk_full=lambda: self.engine.is_disk_full,
+        )
+        self._take_in(replica, self._system)
+
+    def _make_replica(
+        self, group: int, founding: Membership, make_machine: Callable[[], Machine]
+    ) -> Made[Machine]:
+        words = self._shared.group_words(group)
+        words[GroupWord.STATE] = GroupState.STARTING
+        return make_replica(
+            self._config,
+            group,
+            founding,
+            store=self._store,
+            snapshot_store=self._snapshot_store,
+            make_machine=make_machine,
+            words=words,
+            on_route=self._on_route,
+            progress=self._show_life,
+        )
+
+    def _take_in(self, replica: Replica, service: ReplicaListener) -> None:
+        replica.listener = service
+        self._replay_targets[replica.group] = replica.hard_state.commit
         self.engine.add(replica)
 
     def _show_life(self) -> None:
@@ -257,16 +256,23 @@ class ShardServices:
 
     def _group_condemned(self, group: int) -> None:
         """Serve a group no more whose log proved damaged; its other replicas do."""
-        del self._services[group]
-        del self._machines[group]
+        self._services.pop(group, None)
+        self._machines.pop(group, None)
         self._replay_targets.pop(group, None)
+        if group == SYSTEM_GROUP:
+            # What the map said last stays in the registries.
+            self._system = None
 
     # Start ------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Listen for peers and dial them. Raises OSError if the port cannot be had."""
+        """Listen for peers and dial them, once this shard knows whom to let in.
+
+        Raises OSError if the port cannot be had.
+        """
         for shard, stream in self._boot.links.items():
             self.exchanger.attach_shard(shard, stream)
+        await self._map.until_known()
         peer = self._config.peer
         await self.exchanger.start(peer.host, peer.shard_port(self._boot.shard))
         self._snapshots.start()
@@ -281,9 +287,7 @@ class ShardServices:
 
     async def open_client_listeners(self) -> None:
         """Listen on the base port, together with the other shards, and on this shard's own."""
-        client, context = self._config.client, self._boot.tls.client_context
-        # A time without TLS would be an error.
-        handshake_seconds = None if context is None else CLIENT_HANDSHAKE_SECONDS
+        client = self._config.client
         ports = ((client.port, True), (client.shard_port(self._boot.shard), False))
         for port, is_shared in ports:
             self._listeners.append(
@@ -294,22 +298,36 @@ class ShardServices:
                     reuse_address=True,
                     reuse_port=is_shared,
                     backlog=CLIENT_BACKLOG,
-                    ssl=context,
-                    ssl_handshake_timeout=handshake_seconds,
                 )
             )
 
-    def _connect(self) -> RespConnection:
-        return RespConnection(self.front)
+    def _connect(self) -> asyncio.Protocol:
+        connection = RespConnection(self.front)
+        session = self._boot.tls.client_session()
+        if session is None:
+            return connection
+        return TlsStream(
+            connection,
+            session,
+            handshake_seconds=CLIENT_HANDSHAKE_SECONDS,
+            on_refused=self._client_refused,
+            cleartext_answer=b"-ERR this port takes TLS connections only\r\n",
+            loop=self._loop,
+        )
+
+    def _client_refused(self, host: str, reason: str) -> None:
+        self._counters[Counter.CLIENT_TLS_REFUSED_TOTAL] += 1
+        self._client_log.report(f"client at {host}", reason, f"connection refused: {reason}")
 
     def reload_tls(self) -> None:
         """Read the TLS files again, in a thread; new connections use what they say."""
+        self._tls_reads += 1
         reading = self._loop.run_in_executor(None, self._boot.tls.read)
-        reading.add_done_callback(self._tls_read)
+        reading.add_done_callback(functools.partial(self._tls_read, self._tls_reads))
 
-    def _tls_read(self, reading: asyncio.Future[TlsUpdate]) -> None:
-        if reading.cancelled():
-            return
+    def _tls_read(self, number: int, reading: asyncio.Future[TlsUpdate]) -> None:
+        if reading.cancelled() or number != self._tls_reads:
+            return  # a later one is under way: what it finds is newer
         try:
             self._boot.tls.use(reading.result())
         except TlsError as error:
@@ -323,6 +341,9 @@ class ShardServices:
         try:
             self.engine.tick()
             self._router.tick()
+            self._map.tick()
+            if self._system is not None:
+                self._system.tick()
             if self._first_leader_ticks:
                 self._campaign_first()
         except Exception as error:  # noqa: BLE001 - a broken invariant stops the shard
@@ -345,7 +366,7 @@ class ShardServices:
             node.campaign()
 
     def _stands_first(self, replica: Replica) -> bool:
-        if len(replica.members) == 1:
+        if len(replica.voters) == 1:
             return True
         config = self._config
         rule = config.raft.first_leader
@@ -354,16 +375,22 @@ class ShardServices:
         return is_chosen and self._hears_quorum(replica)
 
     def _hears_quorum(self, replica: Replica) -> bool:
-        up = 1
-        for node in replica.members:
+        heard = {self._config.node.id}
+        for node in replica.voters:
             shards = self._registry.shard_count(node)
-            if node != self._config.node.id and shards is not None:
-                up += self.exchanger.is_up(node, shard_of_group(replica.group, shards))
-        return up > len(replica.members) // 2
+            if shards and self.exchanger.is_up(node, shard_of_group(replica.group, shards)):
+                heard.add(node)
+        halves = replica.node.membership.halves
+        return all(len(heard.intersection(half)) > len(half) // 2 for half in halves)
 
     def expire_due_keys(self) -> None:
         """Let the leaders of this shard remove keys whose deadline has passed."""
-        self.engine.for_each(lambda replica: self._services[replica.group].expire_due_keys())
+        self.engine.for_each(self._expire_due_keys_of)
+
+    def _expire_due_keys_of(self, replica: Replica) -> None:
+        service = self._services.get(replica.group)
+        if service is not None:
+            service.expire_due_keys()
 
     def publish(self) -> None:
         """Store the counters that are not stored where they change."""
@@ -382,18 +409,21 @@ class ShardServices:
         counters[Counter.PEER_DROPPED_TOTAL] = transport.raft_dropped_total
         counters[Counter.HANDSHAKES_REFUSED_TOTAL] = transport.handshakes_refused_total
         counters[Counter.TLS_REFUSED_TOTAL] = transport.tls_refused_total
+        counters[Counter.PEER_IDLE_TOTAL] = transport.connections_idle_total
         counters[Counter.PEER_LINKS_UP] = transport.links_up_total - transport.links_down_total
         pending = 0
         sessions = 0
         for group, replica in self.engine.replicas.items():
             if group not in self._replay_targets:
                 replica.publish()
-            machine = self._machines[group]
+            pending += replica.proposals_count
+            machine = self._machines.get(group)
+            if machine is None:
+                continue
             words = self._shared.group_words(group)
             words[GroupWord.KEYS] = machine.key_count
             words[GroupWord.EXPIRES] = machine.expires_count
             sessions += machine.session_count
-            pending += replica.proposals_count
         self._snapshots.publish()
         self._snapshots.look()
         counters[Counter.PROPOSALS_PENDING] = pending
@@ -408,9 +438,9 @@ class ShardServices:
 
     # Between shards ---------------------------------------------------------------------------
 
-    def _on_raft(self, channel: Channel, node: int, shard: int, items: list[Any]) -> None:
+    def _on_raft(self, node: int, shard: int, items: list[Any]) -> None:
         try:
-            self.engine.receive(channel, node, shard, items)
+            self.engine.receive(node, shard, items)
         except DecodeError as error:
             raise PayloadError(str(error)) from error
         except InvariantError as error:
@@ -435,6 +465,9 @@ class ShardServices:
     def _on_admin(self, node: int, shard: int, items: list[Any]) -> None:
         self._status.receive(node, shard, items)
 
+    def _on_map(self, node: int, shard: int, items: list[Any]) -> None:
+        self._map.receive(node, shard, items)
+
     def _answer(self, request: Request, reply: Reply) -> None:
         """Bring an answer to the router that asked: this shard's own, or one behind a link."""
         if request.origin is None:
@@ -446,6 +479,7 @@ class ShardServices:
     def _on_link_state(self, node: int, shard: int, is_up: bool) -> None:
         if not is_up and node != self._config.node.id:
             self.engine.report_unreachable(node, shard)
+        self._map.link_changed(node, shard, is_up)
         self._answers.link_changed(node, shard, is_up)
         self._status.link_changed(node, shard, is_up)
         self._router.link_changed(node, shard, is_up)
@@ -462,7 +496,8 @@ class ShardServices:
         self.engine.schedule()
 
     def housekeep(self) -> None:
-        """Look after the log. Called once a second."""
+        """Look after the log, and tell of the links. Called once a second."""
+        publish_peers(self._shared, self._boot.shard, self.exchanger)
         self.engine.publish_storage()
         self.engine.housekeep()
         if self.engine.is_disk_full:
@@ -487,7 +522,7 @@ class ShardServices:
             not self._shared.total(Counter.CLIENTS)
             and self._router.is_idle
             and not any(
-                replica.is_leader and len(replica.members) > 1
+                replica.is_leader and len(replica.voters) > 1
                 for replica in self.engine.replicas.values()
             )
         )
@@ -503,7 +538,7 @@ class ShardServices:
 
 
 def _hand_over(replica: Replica) -> None:
-    if replica.is_leader and len(replica.members) > 1:
+    if replica.is_leader and len(replica.voters) > 1:
         target = _most_advanced_follower(replica.node)
         if target:
             with contextlib.suppress(TransferRefused):
@@ -514,6 +549,7 @@ def _most_advanced_follower(node: RawNode) -> int:
     """Return the voter whose log has come furthest and who was heard of lately, 0 if none."""
     best, best_match = 0, -1
     for peer, progress in sorted(node.status().progress.items()):
-        if peer != node.node_id and progress.recent_active and progress.match > best_match:
+        is_candidate = peer != node.node_id and node.membership.is_voter(peer)
+        if is_candidate and progress.recent_active and progress.match > best_match:
             best, best_match = peer, progress.match
     return best

@@ -8,7 +8,7 @@ one word (ROUTE).
 
 Writers:
 
-- the words of shard *s*: shard *s*;
+- the words of shard *s*, and what it says of each node: shard *s*;
 - the words of group *g*: the shard that owns *g* on this node. Those of groups without a replica
   here stay zero: each router keeps to itself what answers tell it of such a group's leader;
 - the supervisor, only for a shard that is dead (`clear_shard`).
@@ -17,12 +17,14 @@ Writers:
 from __future__ import annotations
 
 import mmap
+from collections.abc import Iterable
 from enum import IntEnum
 
 from rafterd.placement import shard_of_group
 
 COUNTER_WORDS = 64
 GROUP_WORDS = 16
+PEER_WORDS = 8
 WORD_BYTES = 8
 TERM_BITS = 48
 TERM_MASK = (1 << TERM_BITS) - 1
@@ -83,6 +85,8 @@ class Counter(IntEnum):
     SNAPSHOT_BYTES_SENT_TOTAL = 46
     SNAPSHOT_BYTES_RECEIVED_TOTAL = 47
     SNAPSHOT_TRANSFERS = 48
+    CLIENT_TLS_REFUSED_TOTAL = 49
+    PEER_IDLE_TOTAL = 50
 
 
 class GroupWord(IntEnum):
@@ -96,6 +100,19 @@ class GroupWord(IntEnum):
     KEYS = 5
     EXPIRES = 6
     STATE = 7
+
+
+class PeerWord(IntEnum):
+    """Words of what one shard says of its links to one node, this one's other shards included."""
+
+    FRAMES_SENT_TOTAL = 0
+    BYTES_SENT_TOTAL = 1
+    FRAMES_RECEIVED_TOTAL = 2
+    BYTES_RECEIVED_TOTAL = 3
+    REFUSED_TOTAL = 4
+    LINKS_UP = 5
+    PENDING_BYTES = 6
+    ROUND_TRIP_MICROSECONDS = 7
 
 
 class ShardState(IntEnum):
@@ -116,21 +133,23 @@ class GroupState(IntEnum):
 
 
 class SharedState:
-    """The words of one node: COUNTER_WORDS for each shard, then GROUP_WORDS for each group.
+    """The words of one node: of each shard, of each group, and of each node as each shard sees it.
 
     Make it before the fork. Groups are numbered 0 to `groups` inclusive (0 is the system group).
     All words start at zero. Not to be used after `close`.
     """
 
-    __slots__ = ("_groups_base", "_map", "_words", "groups", "shards")
+    __slots__ = ("_groups_base", "_map", "_peers_base", "_words", "groups", "nodes", "shards")
 
-    def __init__(self, shards: int, groups: int) -> None:
+    def __init__(self, shards: int, groups: int, nodes: Iterable[int] = ()) -> None:
         if shards < 1 or groups < 1:
             raise ValueError(f"a node has at least one shard and one group, not {shards}, {groups}")
         self.shards = shards
         self.groups = groups
+        self.nodes = {node: place for place, node in enumerate(nodes)}
         self._groups_base = shards * COUNTER_WORDS
-        words = self._groups_base + (groups + 1) * GROUP_WORDS
+        self._peers_base = self._groups_base + (groups + 1) * GROUP_WORDS
+        words = self._peers_base + shards * len(self.nodes) * PEER_WORDS
         self._map = mmap.mmap(-1, words * WORD_BYTES)
         self._words = memoryview(self._map).cast("Q")
 
@@ -169,6 +188,14 @@ class SharedState:
         at = self._group_at(group, GroupWord.ROUTE)
         return self._words[at : at + GROUP_WORDS]
 
+    def peer_words(self, shard: int, node: int) -> memoryview | None:
+        """Return the words of a node as a shard sees it; None for a node that was not foreseen."""
+        place = self.nodes.get(node)
+        if place is None:
+            return None
+        base = self._peers_at(shard) + place * PEER_WORDS
+        return self._words[base : base + PEER_WORDS]
+
     def route(self, group: int) -> tuple[int, int]:
         """Return (leader node, term) as the group's owner last knew it; leader 0 when unknown."""
         word = self._words[self._group_at(group, GroupWord.ROUTE)]
@@ -193,11 +220,17 @@ class SharedState:
                 base = self._group_at(group, GroupWord.ROUTE)
                 for at in range(base, base + GROUP_WORDS):
                     self._words[at] = 0
+        base = self._peers_at(shard)
+        for at in range(base, base + len(self.nodes) * PEER_WORDS):
+            self._words[at] = 0
 
     def close(self) -> None:
         """Unmap. Views handed out by counter_words and group_words must be gone."""
         self._words.release()
         self._map.close()
+
+    def _peers_at(self, shard: int) -> int:
+        return self._peers_base + shard * len(self.nodes) * PEER_WORDS
 
     def _counter_at(self, shard: int, counter: Counter) -> int:
         if not 0 <= shard < self.shards:

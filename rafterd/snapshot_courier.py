@@ -17,8 +17,8 @@ from rafter_core import (
     Message,
     MessageKind,
     Snapshot,
-    message_from_wire,
-    message_to_wire,
+    messages_from_wire,
+    messages_to_wire,
 )
 from rafter_storage.errors import CorruptionError, Damage, SnapshotCorrupted, StorageError
 from rafter_storage.segment_manager import GroupChange
@@ -117,7 +117,7 @@ class SnapshotCourier:
         if shards is None or info is None:
             return False
         message.snapshot = info.snapshot
-        packed = pack_item(message_to_wire(group, message))
+        packed = pack_item(messages_to_wire([(group, message)]))
         source = self._files.source(info)
         if self.express.send(node, shard_of_group(group, shards), group, packed, source):
             self._terms[group, node] = message.term
@@ -202,7 +202,9 @@ class SnapshotCourier:
 
     def _checked(self, group: int, node: int, packed: bytes) -> Message:
         """Decode a message, and hold it against who sent it and what came with it."""
-        named, message = message_from_wire(unpack(packed))
+        (named, message), *others = messages_from_wire(unpack(packed))
+        if others:
+            raise DecodeError("is more than one")
         if message.kind is not MessageKind.SNAPSHOT or message.snapshot is None:
             raise DecodeError(f"is a {message.kind.name}")
         if named != group or message.sender != node:

@@ -290,16 +290,16 @@ class Supervisor:
     def _reload(self) -> None:
         self._notifier.reloading()
         try:
+            # First, as nothing changes yet: with an error everything stays as it was.
+            update = self._tls.read()
             level = self._reload_log_level()
-            if self._tls.is_used:
-                self._tls.use(self._tls.read())
         except Exception as error:  # noqa: BLE001 - a bad file must not end a running node
             logger.error("not reloaded", extra={"reason": error})
         else:
-            if level is not None:
-                for each in self._shards:
-                    each.queue_log_level(level)
+            self._tls.use(update)
             for each in self._shards:
+                if level is not None:
+                    each.queue_log_level(level)
                 if self._tls.is_used:
                     each.queue_tls()
                 self._flush(each)

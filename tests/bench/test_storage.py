@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from bench import storage
-from bench.storage import Figure, measure_churn, measure_commits, measure_start
+from bench.figures import Figure
+from bench.storage import measure_churn, measure_commits, measure_start
 
 
 def by_name(figures: list[Figure]) -> dict[str, float]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from bench import transport
-from bench.transport import Figure, Load, measure_links, measure_round_trips
+from bench.figures import Figure
+from bench.transport import Load, measure_links, measure_round_trips
 from rafter_transport.ring_pair import is_supported
 
 pytestmark = pytest.mark.skipif(not is_supported(), reason="no rings on this machine")

@@ -5,7 +5,7 @@ Nothing here sleeps for a guess: every wait polls a condition until a deadline.
 
 import contextlib
 import os
-import random
+import re
 import signal
 import socket
 import subprocess
@@ -16,6 +16,8 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
+
+from tests.ports import free_ports
 
 Value = TypeVar("Value")
 
@@ -41,24 +43,6 @@ def wait_for(
         time.sleep(POLL_SECONDS)
 
 
-def free_port_range(count: int) -> int:
-    """Return the first of `count` neighbouring ports that are all free on loopback now.
-
-    They lie below the kernel's range for outgoing connections, which would take them meanwhile.
-    """
-    generator = random.Random()
-    for _ in range(200):
-        first = generator.randrange(10_000, 32_000 - count)
-        with contextlib.ExitStack() as stack:
-            try:
-                for port in range(first, first + count):
-                    stack.enter_context(socket.create_server((HOST, port)))
-            except OSError:
-                continue
-            return first
-    raise AssertionError(f"no {count} neighbouring ports are free")
-
-
 class Node:
     """One rafterd: its configuration file, and its process while it runs."""
 
@@ -73,6 +57,18 @@ class Node:
         self.log_path = directory / f"n{node}.log"
         self.config_path.write_text(config)
         self.process: subprocess.Popen[bytes] | None = None
+
+    def move(self) -> None:
+        """Give it other ports, in its own configuration alone. It must not be running."""
+        assert not self.is_running
+        text = self.config_path.read_text()
+        shift = free_ports(PORTS_PER_NODE) - self.client_port
+        for port in (self.client_port, self.peer_port, self.http_port):
+            text = text.replace(f"{HOST}:{port}", f"{HOST}:{port + shift}")
+        self.config_path.write_text(text)
+        self.client_port += shift
+        self.peer_port += shift
+        self.http_port += shift
 
     @property
     def endpoint(self) -> str:
@@ -130,6 +126,12 @@ class Node:
         except OSError as error:
             return 0, str(error)
 
+    def metric(self, name: str) -> float:
+        """Return the sum of a metric over the shards and groups of the node; 0 while it is down."""
+        text = self.http("/metrics")[1]
+        values = re.findall(rf"^{name}(?:{{[^}}]*}})? (\S+)$", text, re.MULTILINE)
+        return sum(map(float, values))
+
     def shard_pids(self) -> list[int]:
         """Return the processes of the shards: the children of the supervisor."""
         assert self.process is not None
@@ -181,12 +183,19 @@ class Cluster:
         shards_of_node: Mapping[int, int] | None = None,
         extra: Mapping[str, str] | None = None,
         extra_of_node: Mapping[int, Mapping[str, str]] | None = None,
+        peer_host: str = HOST,
     ) -> None:
-        """Write the configurations. `extra` maps sections to further lines of TOML."""
+        """Write the configurations. `extra` maps sections to further lines of TOML.
+
+        `peer_host` is where the nodes look for each other: with another host of loopback than the
+        one they listen on, something else can stand between them.
+        """
         directory.mkdir(parents=True, exist_ok=True)
-        base = free_port_range(nodes * PORTS_PER_NODE)
+        base = free_ports(nodes * PORTS_PER_NODE)
         ports = {node: base + (node - 1) * PORTS_PER_NODE for node in range(1, nodes + 1)}
-        initial = [f"{node}@{HOST}:{port + PORTS_PER_NODE // 2}" for node, port in ports.items()]
+        initial = [
+            f"{node}@{peer_host}:{port + PORTS_PER_NODE // 2}" for node, port in ports.items()
+        ]
         self.nodes: dict[int, Node] = {}
         for node, port in ports.items():
             lines = dict(extra or {})

@@ -166,6 +166,32 @@ def test_a_stale_answer_of_a_removed_node_resurrects_nothing(kind: MessageKind) 
     assert 4 not in before.progress
 
 
+def test_a_replica_that_learns_of_a_removal_by_a_snapshot_alone_does_not_forget_it() -> None:
+    """Of the original rafter, whose encoding of a snapshot left out who had been removed."""
+    net = Network(count=4)
+    net.campaign(1)
+    net.isolate(3)
+    net.change(1, change_to(Change(ChangeKind.REMOVE_NODE, 4)))
+    net.propose(1, b"x")
+    leader = net[1]
+    leader.storage.create_snapshot(leader.node.applied, leader.node.membership)
+    leader.storage.compact(leader.node.applied)
+    net.heal()
+    net.tick(1, 3)
+    assert net[3].storage.snapshot().index == leader.node.applied
+    assert net[3].node.membership == leader.node.membership == Membership((1, 2, 3))
+    # Also as a leader it takes no answer of node 4 for one of a member.
+    leader.node.transfer_leadership(3)
+    net.send(*leader.pump())
+    net.run()
+    assert net[3].node.role is Role.LEADER
+    stale = Message(
+        kind=MessageKind.APPEND_RESPONSE, to=3, sender=4, term=net[3].node.term, index=1
+    )
+    with pytest.raises(PeerNotFound):
+        net[3].node.step(stale)
+
+
 def test_a_removed_node_is_sent_nothing_any_more() -> None:
     """Item 38."""
     net = Network(count=4)

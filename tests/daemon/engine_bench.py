@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import gc
 import os
 import random
 import threading
@@ -27,7 +26,7 @@ from rafter_core import (
     RawNode,
     Update,
 )
-from rafter_core.serializer import message_to_wire
+from rafter_core.message_wire import messages_to_wire
 from rafter_storage.file_system import Buffer, RealFileSystem
 from rafter_storage.group_log import GroupLog
 from rafter_storage.segment_manager import (
@@ -40,11 +39,12 @@ from rafter_storage.segment_manager import (
 from rafter_transport.exchanger import Channel
 from rafter_transport.payload import pack_item, unpack
 from rafterd.engine import Engine
-from rafterd.raft_post import received
+from rafterd.raft_post import Join, Pair, received
 from rafterd.replica import NOWHERE, Replica
 from rafterd.shared import SharedState
 from rafterd.snapshots import Recovered
 from tests.daemon.waiting import DEADLINE_SECONDS
+from tests.garbage import collected
 from tests.storage.support import has_log
 
 Value = TypeVar("Value")
@@ -64,10 +64,8 @@ def run(main: Coroutine[Any, Any, Value]) -> Value:
         assert not errors, f"errors left to the loop: {errors}"
         return result
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        result = runner.run(bounded())
-    gc.collect()
-    return result
+    with collected(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(bounded())
 
 
 async def until(condition: Callable[[], Value]) -> Value:
@@ -136,15 +134,17 @@ class Sent(NamedTuple):
 
 
 class RecordingPost:
-    """The engine's `Post`: items go through their encoding, and count as sent once flushed."""
+    """The engine's `RaftCarrier`: items go through their encoding; once flushed they are sent."""
 
     def __init__(self, events: list[str]) -> None:
         self.events = events
         self.queued: list[Sent] = []
         self.sent: list[Sent] = []
 
-    def post(self, node: int, shard: int, channel: Channel, item: Any) -> bool:
-        for group, message in received(channel, 1, [unpack(pack_item(item))]):
+    def post_joined(
+        self, node: int, shard: int, channel: Channel, parts: Sequence[Pair], join: Join
+    ) -> bool:
+        for group, message in received(1, [unpack(pack_item(join(parts)))]):
             self.queued.append(Sent(node, shard, group, message))
         return True
 
@@ -357,7 +357,7 @@ class EngineBench:
         """Let a message of a peer arrive, of the present term unless given."""
         fields.setdefault("term", self.replica(group).node.term)
         message = Message(kind=kind, to=1, sender=sender, **fields)
-        self.engine.receive(Channel.RAFT, sender, 0, [to_item(group, message)])
+        self.engine.receive(sender, 0, [to_item(group, message)])
 
     def acknowledge(self, sender: int = 2, group: int = 1, index: int | None = None) -> None:
         last_index = self.replica(group).node.last_index
@@ -403,7 +403,7 @@ class EngineBench:
 
 
 def to_item(group: int, message: Message) -> Any:
-    return unpack(pack_item(message_to_wire(group, message)))
+    return unpack(pack_item(messages_to_wire([(group, message)])))
 
 
 async def turns(count: int = 10) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from rafter_core import Message
+from rafter_core import Message, MessageKind
 from rafter_storage.data_directory import shard_directory
 from rafter_storage.identity import Identity
 from rafter_storage.segment_manager import SegmentManager
@@ -22,13 +22,15 @@ from rafterd.boot import ShardBoot
 from rafterd.config import Config, load_config
 from rafterd.control import ControlMessage, receive_control
 from rafterd.node_tls import NodeTls
+from rafterd.raft_post import received
 from rafterd.shard import run_shard
 from rafterd.shard_process import RunShard, fork_shard
 from rafterd.shard_services import ShardServices
 from rafterd.shared import Counter, SharedState
 from tests.daemon.engine_bench import to_item, until
 from tests.daemon.waiting import DEADLINE_SECONDS, wait_readable, wait_until
-from tests.transport.support import HOST, Peer, free_ports
+from tests.ports import free_ports
+from tests.transport.support import HOST, Peer
 
 PORTS_PER_NODE = 8
 INCARNATION = 77
@@ -140,14 +142,16 @@ class RunningServices:
         await self.tick_until(lambda: all(r.is_leader and r.node.applied for r in replicas))
 
 
-def make_peer(config: Config, node: int, *, shard: int = 0, shards: int = 1) -> Peer:
+def make_peer(
+    config: Config, node: int, *, shard: int = 0, shards: int = 1, incarnation: int | None = None
+) -> Peer:
     """Return an exchanger that speaks for a shard of another node of the cluster."""
     hello = Hello(
         version_min=VERSION_MIN,
         version_max=VERSION_MAX,
         cluster_id=config.cluster_id,
         node_id=node,
-        incarnation=INCARNATION + node,
+        incarnation=incarnation or INCARNATION + node,
         shard=shard,
         shards=shards,
         client_host=HOST,
@@ -160,6 +164,12 @@ def make_peer(config: Config, node: int, *, shard: int = 0, shards: int = 1) -> 
 def send_raft(peer: Peer, group: int, message: Message) -> None:
     """Send one raft message to node 1."""
     peer.send(1, 0, Channel.RAFT, to_item(group, message))
+
+
+def raft_kinds(peer: Peer) -> list[MessageKind]:
+    """Return the kinds of the raft messages that a peer has had from node 1, in order."""
+    items = peer.recorder.of(Channel.RAFT)
+    return [message.kind for _, message in received(1, items)]
 
 
 class Client:

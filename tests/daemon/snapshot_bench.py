@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from rafter_core import Membership, Message, MessageKind, message_to_wire
+from rafter_core import Membership, Message, MessageKind, messages_to_wire
 from rafter_storage.file_system import Buffer, RealFileSystem
 from rafter_storage.group_log import GroupLog
 from rafter_storage.snapshot_manifest import encode_manifest
@@ -229,4 +229,4 @@ def message_of(info: SnapshotInfo, sender: int, term: int, group: int = 1) -> by
     message = Message(
         kind=MessageKind.SNAPSHOT, to=1, sender=sender, term=term, snapshot=info.snapshot
     )
-    return pack_item(message_to_wire(group, message))
+    return pack_item(messages_to_wire([(group, message)]))

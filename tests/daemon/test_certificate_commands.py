@@ -44,3 +44,21 @@ def test_wrong_usage_is_told_before_anything_is_made(
     assert rafterd("authority", tmp_path).exit_code == 0
     assert rafterd("node", tmp_path, *arguments).exit_code == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ca.crt", "ca.key"]
+
+
+@pytest.mark.parametrize(
+    ("name", "pattern", "code"),
+    [
+        ("node-7", "node-{id}", 2),
+        ("NODE-12345", "node-{id}", 2),
+        ("node-app", "node-{id}", 0),
+        ("node-7", "{id}.nodes", 0),
+        ("7.nodes", "{id}.nodes", 2),
+        ("7xnodes", "{id}.nodes", 0),
+    ],
+)
+def test_no_client_is_called_as_a_node(tmp_path: Path, name: str, pattern: str, code: int) -> None:
+    assert rafterd("authority", tmp_path).exit_code == 0
+    result = rafterd("client", tmp_path, name, "--name-pattern", pattern)
+    assert result.exit_code == code
+    assert (tmp_path / f"{name}.crt").exists() is (code == 0)

@@ -127,7 +127,7 @@ def test_all_wrong_keys_are_reported_at_once_with_their_lines(write: Write) -> N
         ),
         (
             f"{path}:11: cluster.initial: found [3]; "
-            "allowed: a list of at most 1024 items, each a string"
+            "allowed: a list of at most 256 items, each a string"
         ),
     ]
 

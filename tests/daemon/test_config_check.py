@@ -163,7 +163,19 @@ def test_a_wildcard_listener_needs_a_name_for_clients() -> None:
     initial = "1@10.0.0.1:17379,2@10.0.0.2:17379"
     assert accepted(**wild, **open_peer, cluster__initial=initial).announce_host == "10.0.0.1"
     assert "client.announce_host" in complaints(client__announce_host="db1:7379")
+    assert "client.announce_host" in complaints(client__announce_host="0.0.0.0")
     assert accepted(client__announce_host="::1").announce_host == "::1"
+
+
+def test_a_node_announces_where_the_others_dial_it() -> None:
+    initial = "1@db1.example:17379,2@10.0.0.2:17379"
+    listen = {"peer__listen": "0.0.0.0:17379", "peer__insecure": "true"}
+    assert accepted(**listen, cluster__initial=initial).peer_address == ("db1.example", 17379)
+    announced = accepted(**listen, cluster__initial=initial, peer__announce_host="10.9.9.9")
+    assert announced.peer_address == ("10.9.9.9", 17379)
+    assert "peer.announce_host" in complaints(peer__announce_host="10.9.9.9:17379")
+    assert "peer.announce_host" in complaints(peer__announce_host="0.0.0.0")
+    assert accepted().peer_address == ("127.0.0.1", 17379)
 
 
 @pytest.mark.parametrize(("heartbeat", "election"), [("6", "12"), ("1", "2")])

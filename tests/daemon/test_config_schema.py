@@ -11,7 +11,7 @@ def load(**settings: str) -> Config:
 def test_the_cluster_id_is_stable_for_good() -> None:
     """It is on disk and in the handshake: a change of these figures breaks every cluster."""
     assert load().cluster_id == 17818683967665171186
-    assert load(cluster__initial=THREE).cluster_id == 4325477151896986296
+    assert load(cluster__initial=THREE).cluster_id == 14130399435323557091
 
 
 def test_all_nodes_agree_on_the_cluster_id_in_whatever_order_they_list_themselves() -> None:
@@ -27,10 +27,15 @@ def test_the_cluster_id_depends_on_all_that_nodes_must_agree_on() -> None:
         load(cluster__initial=THREE, cluster__name="other").cluster_id,
         load(cluster__initial=THREE, cluster__groups="9").cluster_id,
         load(cluster__initial=THREE, cluster__replication="2").cluster_id,
-        load(cluster__initial=THREE.replace("17579", "17679")).cluster_id,
+        load(cluster__initial=THREE.replace("3@", "4@")).cluster_id,
         load().cluster_id,
     }
     assert len(ids) == 6
+
+
+def test_the_cluster_id_stays_when_a_node_moves() -> None:
+    moved = load(cluster__initial=THREE.replace("127.0.0.1:17579", "db3.example:17679"))
+    assert moved.cluster_id == load(cluster__initial=THREE).cluster_id
 
 
 def test_each_shard_has_ports_of_its_own() -> None:

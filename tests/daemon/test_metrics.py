@@ -8,23 +8,37 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from rafterd.config import load_config
 from rafterd.health import ShardFact
-from rafterd.metrics import COUNTERS, GAUGES, GROUP_GAUGES, Exposition, NodeCollector
-from rafterd.shared import Counter, GroupState, GroupWord, SharedState
+from rafterd.metrics import (
+    COUNTERS,
+    GAUGES,
+    GROUP_GAUGES,
+    PEER_COUNTERS,
+    PEER_GAUGES,
+    Exposition,
+    NodeCollector,
+)
+from rafterd.shared import Counter, GroupState, GroupWord, PeerWord, SharedState
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
 
 @pytest.fixture
 def shared() -> SharedState:
-    shared = SharedState(2, 3)
+    shared = SharedState(2, 3, (1, 2))
+    for shard in range(2):
+        for node in (1, 2):
+            words = shared.peer_words(shard, node)
+            assert words is not None
+            for place in PeerWord:
+                words[place] = 1000 * shard + 100 * node + place
     for shard in range(2):
         for counter in Counter:
             shared.set_counter(shard, counter, 1_000_000 * (shard + 1) + counter)
-    for group in range(1, 4):
+    for group in range(4):
         for word in GroupWord:
             shared.set_group(group, word, 100 * group + word)
         shared.set_group(group, GroupWord.STATE, GroupState.SERVING)
-        shared.set_route(group, group - 1, 7)
+        shared.set_route(group, max(group - 1, 0), 7)
     return shared
 
 
@@ -61,10 +75,20 @@ def test_counters_carry_the_words_of_each_shard(
         )
 
 
+def test_links_carry_the_words_of_each_shard_and_node(exposition: Exposition) -> None:
+    found = samples(exposition)
+    for metric in PEER_COUNTERS:
+        assert found[f"{metric.name}_total", "2", "1"] == 1200 + metric.word
+    for metric in PEER_GAUGES:
+        expected = (100 + metric.word) * metric.scale
+        assert found[metric.name, "1", "0"] == pytest.approx(expected)
+
+
 def test_groups_carry_their_words_and_who_leads(exposition: Exposition) -> None:
     found = samples(exposition)
-    assert [found["rafter_raft_has_leader", str(g)] for g in (1, 2, 3)] == [0, 1, 1]
-    assert [found["rafter_raft_is_leader", str(g)] for g in (1, 2, 3)] == [0, 1, 0]
+    assert [found["rafter_raft_has_leader", str(g)] for g in range(4)] == [0, 0, 1, 1]
+    assert [found["rafter_raft_is_leader", str(g)] for g in range(4)] == [0, 0, 1, 0]
+    assert found["rafter_raft_term", "0"] == GroupWord.TERM, "the system group's too"
     assert found["rafter_raft_commit_index", "3"] == 300 + GroupWord.COMMIT
     assert found["rafter_keys", "2"] == 200 + GroupWord.KEYS
     assert found["rafter_raft_state", "1"] == GroupState.SERVING

@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 import socket
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,7 +25,10 @@ from rafterd.shard_services import ShardServices
 from rafterd.shared import Counter, GroupState, GroupWord, ShardState, SharedState
 from tests.daemon.engine_bench import turns
 from tests.daemon.shard_kit import ForkedShard, make_config, segment_of
-from tests.daemon.waiting import wait_until
+from tests.daemon.waiting import DEADLINE_SECONDS, wait_until
+from tests.kv.tls_kit import client_tls
+from tests.transport.support import HOST
+from tests.transport.tls_support import Authority
 
 StartShard = Callable[..., ForkedShard]
 TICKS_WORD = 63
@@ -438,3 +442,39 @@ def test_a_log_level_of_the_supervisor_takes_effect(
     shard.kill(signal.SIGTERM)
     assert shard.wait() == 0
     assert "level=info" not in capfd.readouterr().err
+
+
+def test_certificates_are_read_again_when_the_supervisor_says_so(
+    start: StartShard, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    authority = Authority(tmp_path)
+    certificate, key = authority.issue("127.0.0.1")
+    config = make_config(tmp_path, client__tls_certificate=certificate, client__tls_key=key)
+    shard = start(config=config)
+    shard.wait_serving()
+    context = client_tls(authority)
+
+    def connect() -> ssl.SSLSocket:
+        plain = socket.create_connection((HOST, shard.config.client.port), DEADLINE_SECONDS)
+        return context.wrap_socket(plain, server_hostname=HOST)
+
+    def serial_number(stream: ssl.SSLSocket) -> object:
+        return (stream.getpeercert() or {})["serialNumber"]
+
+    def serial_number_now() -> object:
+        with connect() as stream:
+            return serial_number(stream)
+
+    with connect() as old:
+        first = serial_number(old)
+        authority.issue("127.0.0.1")
+        assert serial_number_now() == first
+        send_control(shard.control, "tls")
+        wait_until(lambda: serial_number_now() != first)
+        second = serial_number_now()
+        key.write_bytes(b"")
+        send_control(shard.control, "tls")
+        wait_until(lambda: "TLS stays as it was: client.tls_certificate" in capfd.readouterr().err)
+        assert serial_number_now() == second
+        old.sendall(b"PING\r\n")
+        assert old.recv(100) == b"+PONG\r\n"

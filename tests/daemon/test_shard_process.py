@@ -90,6 +90,19 @@ def test_a_newer_link_replaces_one_that_was_not_sent(
         theirs.close()
 
 
+def test_to_read_the_tls_files_again_is_told_once(ends: Ends) -> None:
+    shard = make_shard()
+    shard.started(4, ends[0], 0.0)
+    shard.queue_tls()
+    shard.queue_tls()
+    assert shard.has_unsent
+    shard.flush()
+    assert not shard.has_unsent
+    assert receive(ends[1]) == ("tls", [], [])
+    with pytest.raises(BlockingIOError):
+        receive(ends[1])
+
+
 def test_messages_wait_while_the_shard_does_not_read(
     ends: Ends,
 ) -> None:
@@ -102,11 +115,13 @@ def test_messages_wait_while_the_shard_does_not_read(
         except BlockingIOError:
             is_full = True
     shard.queue_log_level("debug")
+    shard.queue_tls()
     shard.flush()
     assert shard.has_unsent
     while receive(ends[1]).name == "noise":
         shard.flush()
     assert not shard.has_unsent
+    assert receive(ends[1]).name == "tls"
 
 
 def test_messages_to_a_dead_shard_are_dropped(ends: Ends) -> None:
@@ -115,6 +130,7 @@ def test_messages_to_a_dead_shard_are_dropped(ends: Ends) -> None:
     ours, theirs = socket.socketpair()
     ends[1].close()
     shard.queue_link(1, ours)
+    shard.queue_tls()
     shard.flush()
     assert not shard.has_unsent
     assert theirs.recv(1) == b""

@@ -3,7 +3,7 @@ import os
 import pytest
 
 from rafterd.placement import shard_of_group
-from rafterd.shared import Counter, GroupState, GroupWord, SharedState
+from rafterd.shared import Counter, GroupState, GroupWord, PeerWord, SharedState
 
 
 def test_words_start_at_zero_and_do_not_overlap() -> None:
@@ -86,6 +86,25 @@ def test_clearing_a_dead_shard_leaves_the_others_alone() -> None:
     for group in range(1, 5):
         is_cleared = shard_of_group(group, 2) == 1
         assert shared.route(group) == ((0, 0) if is_cleared else (1, 2))
+
+
+def test_each_shard_has_words_of_its_own_for_each_node_that_was_foreseen() -> None:
+    shared = SharedState(2, 3, (1, 2, 7))
+    for shard in range(2):
+        for node in (1, 2, 7):
+            words = shared.peer_words(shard, node)
+            assert words is not None
+            assert not any(words), "no other's words"
+            words[PeerWord.LINKS_UP] = words[PeerWord.ROUND_TRIP_MICROSECONDS] = 10 * shard + node
+    shared.clear_shard(0)
+    for node in (1, 2, 7):
+        cleared, kept = shared.peer_words(0, node), shared.peer_words(1, node)
+        assert cleared is not None
+        assert kept is not None
+        assert not any(cleared)
+        assert kept[PeerWord.LINKS_UP] == 10 + node
+    assert shared.get_group(3, GroupWord.ROUTE) == 0
+    assert shared.peer_words(0, 3) is None
 
 
 @pytest.mark.parametrize("shard", [-1, 2])

@@ -8,8 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from rafter_core import Membership, Message, MessageKind, Snapshot, message_from_wire
-from rafter_core.serializer import message_to_wire
+from rafter_core import (
+    Membership,
+    Message,
+    MessageKind,
+    Snapshot,
+    messages_from_wire,
+    messages_to_wire,
+)
 from rafter_storage.errors import CorruptionError, Damage
 from rafter_storage.snapshot_manifest import encode_manifest
 from rafter_storage.snapshot_reader import SnapshotInfo
@@ -54,7 +60,8 @@ def mode(bench: SnapshotBench, node: int = 3) -> str:
 
 def sent_message(bench: SnapshotBench) -> tuple[int, Message]:
     (packed,) = bench.express.messages
-    return message_from_wire(unpack(packed))
+    (pair,) = messages_from_wire(unpack(packed))
+    return pair
 
 
 def test_a_follower_behind_the_log_is_sent_the_newest_snapshot(tmp_path: Path) -> None:
@@ -226,7 +233,7 @@ def test_a_message_that_does_not_fit_its_snapshot_is_ignored(
         def packed(**fields: object) -> bytes:
             given = {"kind": SNAPSHOT, "to": 1, "sender": 2, "term": 1, "snapshot": info.snapshot}
             message = Message(**(given | fields))  # type: ignore[arg-type]  # as given
-            return pack_item(message_to_wire(1, message))
+            return pack_item(messages_to_wire([(1, message)]))
 
         for data in (
             b"\xc1",

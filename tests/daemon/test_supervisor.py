@@ -17,8 +17,10 @@ from typing import Any
 
 import pytest
 
-from tests.daemon.waiting import DEADLINE_SECONDS, free_port_range, wait_readable, wait_until
+from tests.daemon.waiting import DEADLINE_SECONDS, wait_readable, wait_until
+from tests.ports import free_ports
 from tests.transport.support import every_kind_of_link
+from tests.transport.tls_support import Authority
 
 
 class RunningNode:
@@ -33,7 +35,7 @@ class RunningNode:
         environment: dict[str, str] | None = None,
         **overrides: object,
     ) -> None:
-        self.base = free_port_range(2 * shards + 2)
+        self.base = free_ports(2 * shards + 2)
         self.http_port = self.base + 2 * shards + 1
         settings = {
             "node.data_dir": str(tmp_path / "data"),
@@ -283,7 +285,7 @@ def test_a_second_node_on_the_same_data_directory_is_refused(start_node: StartNo
 def test_a_port_in_use_is_refused_by_name(
     tmp_path: Path, start_node: StartNode, offset: int, key: str, purpose: str
 ) -> None:
-    base = free_port_range(6)
+    base = free_ports(6)
     with socket.create_server(("127.0.0.1", base + offset), reuse_port=True):
         node = start_node(
             "serve",
@@ -361,6 +363,42 @@ def test_sighup_changes_the_log_level_here_and_in_the_shards(
         receive_until(manager, "READY=1")
         assert "not reloaded" in node.log()
         assert node.get("/livez")[0] == 200
+
+
+def test_sighup_reads_the_tls_files_again_here_and_in_the_shards(
+    tmp_path: Path, start_node: StartNode
+) -> None:
+    path = str(tmp_path / "notify")
+    certificate, key = Authority(tmp_path).issue("127.0.0.1")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(path)
+        node = start_node(
+            "serve",
+            environment={"NOTIFY_SOCKET": path},
+            client__tls_certificate=certificate,
+            client__tls_key=key,
+        )
+        receive_until(manager, "READY=1")
+        key.chmod(0o604)
+        node.process.send_signal(signal.SIGHUP)
+        receive_until(manager, "READY=1")
+        assert re.search(r"not reloaded.*client\.tls_key = .*mode 0604", node.log())
+        key.chmod(0o600)
+        node.process.send_signal(signal.SIGHUP)
+        # The refused one was not passed on: the first thing that the shards hear is this.
+        node.expect(r"\d log info", 2)
+        node.expect(r"\d tls", 2)
+        assert sum(line.endswith(" tls") for line in node.seen) == 2
+
+
+def test_a_tls_file_that_cannot_be_used_is_refused_at_the_start(
+    tmp_path: Path, start_node: StartNode
+) -> None:
+    certificate, key = Authority(tmp_path).issue("127.0.0.1")
+    key.chmod(0o640)
+    node = start_node("serve", client__tls_certificate=certificate, client__tls_key=key)
+    assert node.wait() == 1
+    assert f"rafterd: client.tls_key = {key}: others than its owner may read it" in node.log()
 
 
 def test_health_and_metrics_of_a_serving_node(start_node: StartNode) -> None:

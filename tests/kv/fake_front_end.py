@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -29,6 +30,8 @@ from rafter_kv.front_end import (
 from rafter_kv.keyspace import KeySpace
 from rafter_kv.reply_slot import deliver
 from rafter_kv.slots import group_by_slot, slot_ranges
+from rafter_transport.tls_session import TlsSession
+from rafter_transport.tls_stream import TlsStream
 
 if TYPE_CHECKING:
     from rafter_kv.reply_slot import Gather, ReplySlot
@@ -160,9 +163,15 @@ class FakeServer:
     So tests can drive it with clients that block.
     """
 
-    def __init__(self, front_end: FakeFrontEnd, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        front_end: FakeFrontEnd,
+        loop: asyncio.AbstractEventLoop,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.front_end = front_end
         self.loop = loop
+        self._tls = tls
         self._thread = threading.Thread(target=self.loop.run_forever)
         self._thread.start()
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -172,7 +181,13 @@ class FakeServer:
 
     async def _listen(self) -> asyncio.AbstractServer:
         front_end = self.front_end
-        return await self.loop.create_server(lambda: RespConnection(front_end), sock=self._listener)
+        tls = self._tls
+
+        def connect() -> asyncio.Protocol:
+            connection = RespConnection(front_end)
+            return connection if tls is None else secured(connection, tls, self.loop)
+
+        return await self.loop.create_server(connect, sock=self._listener)
 
     def call(self, function: Callable[[], T]) -> T:
         """Run a function on the loop's thread and return its result."""
@@ -194,12 +209,27 @@ class FakeServer:
         self.loop.close()
 
 
+def secured(
+    connection: RespConnection, tls: ssl.SSLContext, loop: asyncio.AbstractEventLoop
+) -> TlsStream:
+    return TlsStream(
+        connection,
+        TlsSession(tls, is_server=True),
+        handshake_seconds=10.0,
+        on_refused=lambda _host, _reason: None,
+        cleartext_answer=b"",
+        loop=loop,
+    )
+
+
 @contextmanager
 def serving(
-    front_end: FakeFrontEnd | None = None, loop: asyncio.AbstractEventLoop | None = None
+    front_end: FakeFrontEnd | None = None,
+    loop: asyncio.AbstractEventLoop | None = None,
+    tls: ssl.SSLContext | None = None,
 ) -> Iterator[FakeServer]:
     """Serve a fake front end for the length of a block, on uvloop if no loop is given."""
-    server = FakeServer(front_end or FakeFrontEnd(), loop or uvloop.new_event_loop())
+    server = FakeServer(front_end or FakeFrontEnd(), loop or uvloop.new_event_loop(), tls)
     try:
         yield server
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from typing import Self
 import hiredis
 
 from rafter_kv.client import Endpoint
+from tests.ports import free_ports
 
 
 class Fault(Exception):
@@ -32,15 +34,16 @@ class RespServer:
     """A single-threaded Redis with a few commands; it serves one connection after another.
 
     `handlers` overrides a command: it takes the arguments and returns the encoded reply or raises
-    Fault. Every command that arrived whole is in `commands`.
+    Fault. Every command that arrived whole is in `commands`. With `tls` it speaks nothing else.
     """
 
-    def __init__(self, *, speaks_resp3: bool = True) -> None:
+    def __init__(self, *, speaks_resp3: bool = True, tls: ssl.SSLContext | None = None) -> None:
         self.values: dict[bytes, bytes] = {}
         self.commands: list[list[bytes]] = []
         self.connections = 0
         self.handlers: dict[bytes, Callable[[list[bytes]], bytes]] = {}
         self.speaks_resp3 = speaks_resp3
+        self._tls = tls
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.endpoint = Endpoint("127.0.0.1", self._listener.getsockname()[1])
         self._connection: socket.socket | None = None
@@ -81,13 +84,19 @@ class RespServer:
             except OSError:
                 return
             self.connections += 1
+            if self._tls is not None:
+                connection = self._tls.wrap_socket(
+                    connection, server_side=True, do_handshake_on_connect=False
+                )
             with connection:
                 self._connection = connection
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(OSError, hiredis.ProtocolError):
                     self._serve_connection(connection)
                 self._connection = None
 
     def _serve_connection(self, connection: socket.socket) -> None:
+        if isinstance(connection, ssl.SSLSocket):
+            self._shake_hands(connection)
         reader = hiredis.Reader(notEnoughData=Ellipsis)
         while not self._closing.is_set() and (data := connection.recv(65536)):
             reader.feed(data)
@@ -99,6 +108,17 @@ class RespServer:
                 except Fault as fault:
                     self._misbehave(connection, fault)
                     return
+
+    def _shake_hands(self, connection: ssl.SSLSocket) -> None:
+        try:
+            connection.do_handshake()
+        except ssl.SSLError:
+            # A client that has sent its request already shall read the alert, and not find the
+            # connection reset.
+            connection.shutdown(socket.SHUT_WR)
+            while connection.recv(65536):
+                pass
+            raise
 
     def _misbehave(self, connection: socket.socket, fault: Fault) -> None:
         connection.sendall(fault.sent)
@@ -213,5 +233,4 @@ def hanging_endpoint() -> Iterator[Endpoint]:
 
 def closed_endpoint() -> Endpoint:
     """Return an endpoint on which nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return Endpoint("127.0.0.1", listener.getsockname()[1])
+    return Endpoint("127.0.0.1", free_ports())

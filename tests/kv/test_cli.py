@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.kv.resp_server import Fault, RespServer, array, bulk, closed_endpoint, encode
+from tests.kv.tls_kit import server_tls
+from tests.transport.tls_support import Authority
 
 BINARY = b"\x00\xff\r\n\x1b[31m" + bytes(range(256))
 STATUS = {
@@ -273,6 +275,22 @@ def test_an_option_wins_over_the_environment_before_and_after_the_command(
     assert run(down, "get", "k", "--endpoints", up).stdout == b"v"
     assert run(up, "--endpoints", down, "get", "k", "--endpoints", up).stdout == b"v"
     assert run(up, "-o", "json", "get", "k", "-o", "plain").stdout == b"v"
+
+
+def test_a_command_over_tls_or_the_reason_why_not(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    with RespServer(tls=server_tls(authority)) as server:
+        server.values[b"k"] = BINARY
+        got = run(server, "get", "k", "--cacert", str(authority.ca))
+        assert (got.returncode, got.stdout) == (0, BINARY)
+        refused = run(server, "get", "k", "--tls")
+        assert (refused.returncode, refused.stdout) == (5, b"")
+        assert refused.stderr.startswith(
+            f"Error: no endpoint answers: {server.endpoint}: TLS: ".encode()
+        )
+        unusable = run(server, "get", "k", "--cacert", str(tmp_path / "gone.pem"))
+        assert unusable.returncode == 2
+        assert b"gone.pem: no such file or directory" in unusable.stderr
 
 
 def test_no_endpoint_that_answers_exits_5() -> None:

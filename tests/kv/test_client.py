@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from rafter_kv.client import (
     Client,
+    Endpoint,
     EndpointError,
     ReplyTooLarge,
     ServerError,
@@ -24,6 +26,8 @@ from tests.kv.resp_server import (
     closed_endpoint,
     hanging_endpoint,
 )
+from tests.kv.tls_kit import client_tls, server_tls
+from tests.transport.tls_support import Authority
 
 BINARY = bytes(range(256)) * 3
 LARGER_THAN_SOCKET_BUFFERS = bytes(64 << 20)
@@ -212,6 +216,49 @@ def test_unavailable_names_every_endpoint_with_its_reason() -> None:
         client.put("k", "v")
     assert f"{first}: connection refused" in str(caught.value)
     assert f"{second}: connection refused" in str(caught.value)
+
+
+def test_a_host_that_no_resolver_takes_is_a_reason_like_any_other(other: RespServer) -> None:
+    """It came out as a traceback: only hosts that a resolver could not find had been tried."""
+    with Client([Endpoint("a..b", 1), other.endpoint]) as client:
+        assert client.get("k") is None
+    with (
+        Client([Endpoint("a..b", 1)]) as client,
+        pytest.raises(Unavailable, match=r"a\.\.b:1: 'a\.\.b' cannot be a host name"),
+    ):
+        client.get("k")
+
+
+def test_an_endpoint_whose_certificate_does_not_do_is_sent_nothing_and_the_next_is_tried(
+    tmp_path: Path,
+) -> None:
+    authority, stranger = Authority(tmp_path), Authority(tmp_path, "stranger")
+    with (
+        RespServer(tls=server_tls(stranger)) as wrong,
+        RespServer(tls=server_tls(authority)) as right,
+        Client([wrong.endpoint, right.endpoint], tls=client_tls(authority)) as client,
+    ):
+        assert client.put("k", BINARY)
+        assert client.get("k") == BINARY
+        assert client.endpoint == right.endpoint
+        assert wrong.commands == []
+        assert right.connections == 1
+
+
+@pytest.mark.parametrize("way", ["reset", "close"])
+def test_a_write_that_was_sent_over_tls_is_never_repeated(tmp_path: Path, way: str) -> None:
+    authority = Authority(tmp_path)
+    tls = server_tls(authority)
+    with (
+        RespServer(tls=tls) as server,
+        RespServer(tls=tls) as second,
+        Client([server.endpoint, second.endpoint], tls=client_tls(authority)) as client,
+    ):
+        misbehave(server, b"INCRBY", way)
+        with pytest.raises(UnknownOutcome):
+            client.increment("n")
+        assert server.names() == [b"INCRBY"]
+        assert second.connections == 0
 
 
 def test_the_endpoint_that_worked_last_is_asked_first(other: RespServer) -> None:

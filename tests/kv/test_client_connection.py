@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ssl
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -11,13 +13,17 @@ from hypothesis import strategies as st
 from rafter_kv.client_connection import (
     BrokenError,
     Connection,
+    DeadlineError,
     Endpoint,
     EndpointError,
     ServerError,
     pack_command,
     parse_endpoints,
+    reason_of,
 )
-from tests.kv.resp_server import RespServer
+from tests.kv.resp_server import RespServer, hanging_endpoint
+from tests.kv.tls_kit import client_tls, server_tls
+from tests.transport.tls_support import Authority
 
 
 @pytest.mark.parametrize(
@@ -121,3 +127,60 @@ def test_greeting_finds_the_newest_protocol_that_both_speak() -> None:
             connection.greet(time.monotonic() + 10)
             assert connection.protocol == protocol
             connection.close()
+
+
+# ---- TLS -------------------------------------------------------------------------------------
+
+
+def after(seconds: float) -> float:
+    return time.monotonic() + seconds
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_requests_and_replies_of_many_records_pass_through_tls(
+    tmp_path: Path, version: ssl.TLSVersion
+) -> None:
+    authority = Authority(tmp_path)
+    tls = server_tls(authority)
+    tls.maximum_version = version
+    value = bytes(range(256)) * 20_000
+    with RespServer(tls=tls) as server:
+        connection = Connection(server.endpoint, after(10), 1 << 30, client_tls(authority))
+        connection.greet(after(10))
+        assert connection.protocol == 3
+        set_command = pack_command((b"SET", b"k", value))
+        assert connection.exchange(set_command, after(10)) == b"OK"
+        assert connection.exchange(pack_command((b"GET", b"k")), after(10)) == value
+        # The tickets of the server are no reply, nor do they make the connection look closed.
+        assert not connection.is_stale()
+        server.drop_connection()
+        deadline = after(10)
+        while not connection.is_stale():
+            assert time.monotonic() < deadline
+        connection.close()
+
+
+def test_a_handshake_has_no_more_time_than_the_call(tmp_path: Path) -> None:
+    tls = client_tls(Authority(tmp_path))
+    with hanging_endpoint() as endpoint:
+        with pytest.raises((DeadlineError, TimeoutError)) as caught:
+            Connection(endpoint, after(0.05), 1 << 20, tls)
+        assert reason_of(caught.value) == "no answer in time"
+
+
+def test_the_reason_of_an_error_is_said_without_the_library_that_found_it(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    with (
+        RespServer(tls=server_tls(authority, "db.example.org")) as server,
+        pytest.raises(ssl.SSLCertVerificationError) as mismatch,
+    ):
+        Connection(server.endpoint, after(10), 1 << 20, client_tls(authority))
+    with pytest.raises(ssl.SSLError) as unreadable:
+        client_tls(authority).load_cert_chain(authority.ca, authority.ca)
+    eof = ssl.SSLEOFError(8, "EOF occurred in violation of protocol (_ssl.c:2427)")
+    assert "ip address mismatch, certificate is not valid for" in reason_of(mismatch.value)
+    assert reason_of(unreadable.value) == "TLS: pem lib"
+    assert reason_of(eof) == "TLS: eof occurred in violation of protocol"
+    assert reason_of(ConnectionRefusedError(111, "Connection refused")) == "connection refused"
+    # This one has a reason too, of another kind.
+    assert not reason_of(UnicodeEncodeError("idna", "a..b", 0, 1, "label empty")).startswith("TLS")

@@ -5,13 +5,17 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import uvloop
 
 from rafter_kv.front_end import ClientLimits
+from rafter_transport.tls_session import TlsSession
 from tests.kv.fake_front_end import FakeFrontEnd, FakeServer, serving
 from tests.kv.raw_client import RawClient, request
+from tests.kv.tls_kit import client_tls, server_tls
+from tests.transport.tls_support import Authority
 
 
 def debugging_loop() -> asyncio.AbstractEventLoop:
@@ -350,3 +354,76 @@ def test_a_request_in_many_chunks_counts_with_its_whole_length() -> None:
             client.send(data[sent:])
             for _ in range(40):
                 assert client.reply() == b"+OK\r\n"
+
+
+# ---- TLS -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path)
+
+
+@pytest.fixture(params=[uvloop.new_event_loop, asyncio.new_event_loop, debugging_loop])
+def tls_server(request: pytest.FixtureRequest, authority: Authority) -> Iterator[FakeServer]:
+    with serving(loop=request.param(), tls=server_tls(authority)) as running:
+        yield running
+
+
+def test_pipelines_and_large_values_pass_through_tls(
+    tls_server: FakeServer, authority: Authority
+) -> None:
+    value = b"z" * 2_000_000
+    with RawClient(tls_server.port, tls=client_tls(authority)) as client:
+        assert client.command(b"SET", b"a", value) == b"+OK\r\n"
+        client.send(request(b"INCR", b"n") * 100 + request(b"GET", b"a") * 5 + request(b"QUIT"))
+        for i in range(100):
+            assert client.reply() == b":%d\r\n" % (i + 1)
+        for _ in range(5):
+            assert client.reply() == b"$2000000\r\n%b\r\n" % value
+        assert client.rest() == b"+OK\r\n"
+    until(lambda: client_count(tls_server) == 0)
+
+
+def test_clients_in_the_middle_of_their_tls_handshake_count_towards_the_limit(
+    authority: Authority,
+) -> None:
+    """The event loop's TLS told of a connection when its handshake was over, so nobody counted it.
+
+    Clients had been tried in the clear alone.
+    """
+    front_end = FakeFrontEnd(limits=ClientLimits(connections_max=2))
+    with serving(front_end, tls=server_tls(authority)) as server:
+        with RawClient(server.port), RawClient(server.port) as silent:
+            until(lambda: client_count(server) == 2)
+            with RawClient(server.port) as third:
+                assert third.rest() == b""
+            assert front_end.clients.rejected_total == 1
+            silent.socket.close()
+            until(lambda: client_count(server) == 1)
+            with RawClient(server.port, tls=client_tls(authority)) as fourth:
+                assert fourth.command(b"PING") == b"+PONG\r\n"
+        until(lambda: client_count(server) == 0)
+
+
+@pytest.mark.parametrize("is_announced", [True, False])
+def test_a_half_closed_tls_client_still_gets_its_replies(
+    tls_server: FakeServer, authority: Authority, is_announced: bool
+) -> None:
+    tls_server.call(tls_server.front_end.hold)
+    with RawClient(tls_server.port) as client:
+        session = TlsSession(client_tls(authority), is_server=False)
+        session.begin()
+        while not session.is_secure:
+            client.send(session.outgoing())
+            session.receive(client.socket.recv(65536))
+        session.seal(request(b"INCR", b"n") * 3 + b"*1\r\n$4\r\nPI")
+        if is_announced:
+            session.end()
+        client.send(session.outgoing())
+        client.socket.shutdown(socket.SHUT_WR)
+        until(lambda: tls_server.front_end.pending_count == 3)
+        tls_server.call(tls_server.front_end.release)
+        assert session.receive(client.rest()) == b":1\r\n:2\r\n:3\r\n"
+        assert session.is_ended
+    until(lambda: client_count(tls_server) == 0)

@@ -6,6 +6,7 @@ import pytest
 
 from rafter_transport.express_messages import (
     Accept,
+    Ack,
     Done,
     Offer,
     Refuse,
@@ -13,6 +14,7 @@ from rafter_transport.express_messages import (
     encode,
     make_chunk,
 )
+from rafter_transport.framing import frame_header
 from rafter_transport.handshake import Lane, decode_answer, encode_hello
 from tests.transport.express_support import (
     QUICK_EXPRESS,
@@ -71,6 +73,33 @@ def test_a_newer_offer_of_the_same_sender_replaces_the_older_connection(loop_kin
             assert end.code == "replaced"
             await older.close()
             await newer.close()
+
+    run(loop_kind, main())
+
+
+@every_loop
+def test_a_transfer_that_ends_before_it_begins_replaces_none_and_is_no_error(
+    loop_kind: str,
+) -> None:
+    # Found by doubling frames on their way: an offer and what ends it came in one read, and the
+    # transfer was begun after its end. Earlier tests wait for the answer to each message.
+    async def main() -> None:
+        async with Station(2, two_nodes()) as station:
+            older = await connect(station)
+            older.write(encode(OFFER))
+            await older.read()
+            newer = await connect(station)
+            offer = encode(OFFER._replace(transfer=10))
+            newer.writer.write(2 * (frame_header(len(offer)) + offer))
+            await newer.until_closed()
+            await newer.close()
+            older.write(encode(make_chunk(9, 0, CHUNKS[0])))
+            assert decode(await older.read()) == Ack(9, 1)
+            await older.close()
+            counters = station.counters
+            await station.until(lambda: counters.receives_peer_gone_total == 2)
+            assert counters.receives_started_total == 2
+            assert counters.bad_messages_total == 1
 
     run(loop_kind, main())
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from rafter_transport import HandshakeError, HandshakeRefusedError, Hello, Refusal
 from rafter_transport.handshake import (
+    ADDRESS_VERSION,
     Lane,
     check,
     common_version,
@@ -21,11 +22,24 @@ from rafter_transport.handshake import (
 from tests.transport.support import make_hello
 
 u64 = st.integers(0, (1 << 64) - 1)
-hellos = st.builds(
-    lambda versions, shards, **fields: Hello(
+hosts = st.from_regex(r"[A-Za-z0-9._:%-]{1,255}", fullmatch=True)
+peer_addresses = st.just(("", 0)) | st.tuples(hosts, st.integers(1, 64512))
+
+
+def build_hello(
+    versions: tuple[int, int], shards: tuple[int, int], peer: tuple[str, int], **fields: Any
+) -> Hello:
+    peer_host, peer_port = peer if max(versions) >= ADDRESS_VERSION else ("", 0)
+    return Hello(
         version_min=min(versions), version_max=max(versions),
-        shard=min(shards), shards=max(shards) + 1, **fields,
-    ),
+        shard=min(shards), shards=max(shards) + 1,
+        peer_host=peer_host, peer_port=peer_port, **fields,
+    )  # fmt: skip
+
+
+hellos = st.builds(
+    build_hello,
+    peer=peer_addresses,
     versions=st.tuples(st.integers(1, 9), st.integers(1, 9)),
     shards=st.tuples(st.integers(0, 1023), st.integers(0, 1023)),
     cluster_id=u64,
@@ -67,7 +81,7 @@ def test_a_damaged_hello_is_a_hello_or_a_handshake_error(hello: Hello, data: st.
 values = st.none() | st.booleans() | st.integers(-5, 70000) | st.floats() | st.text() | st.binary()
 
 
-@given(st.lists(values | st.lists(values), max_size=13))
+@given(st.lists(values | st.lists(values), max_size=15))
 def test_any_fields_behind_the_magic_give_a_hello_or_a_handshake_error(fields: list[Any]) -> None:
     payload = msgpack.packb(["rafter", 1, *fields])
     try:
@@ -85,32 +99,53 @@ def test_any_fields_behind_the_magic_give_a_hello_or_a_handshake_error(fields: l
         ("incarnation", None), ("shards", 0), ("shards", 1025), ("shard", 1), ("shard", -1),
         ("client_port", 65536), ("client_port", b"1"), ("client_host", b"host"),
         ("client_host", "a\r\nb"), ("client_host", "a b"), ("client_host", "x" * 256),
-        ("client_host", None),
+        ("client_host", None), ("peer_port", -1), ("peer_port", 65536), ("peer_port", 0),
+        ("peer_port", "1"), ("peer_port", None), ("peer_host", ""), ("peer_host", b"host"),
+        ("peer_host", "a b"), ("peer_host", "x" * 256), ("peer_host", None),
     ],
 )  # fmt: skip
 def test_a_field_out_of_range_is_refused_in_both_directions(name: str, value: Any) -> None:
-    wrong = make_hello()._replace(**{name: value})
+    right = make_hello(version_max=3, peer_host="peer.example", peer_port=65535)
+    assert decode_hello(encode_hello(right)) == right
+    wrong = right._replace(**{name: value})
     with pytest.raises(HandshakeError):
         encode_hello(wrong)
     with pytest.raises(HandshakeError):
         decode_hello(msgpack.packb(["rafter", 1, *wrong]))
 
 
+def test_an_announced_port_leaves_room_for_every_shard() -> None:
+    room = make_hello(version_max=3, shards=4, peer_host="peer.example", peer_port=65532)
+    assert decode_hello(encode_hello(room)) == room
+    with pytest.raises(HandshakeError, match="peer_port = 65533: must be from 0 to 65532"):
+        encode_hello(room._replace(peer_port=65533))
+
+
 def test_fields_may_be_appended_by_later_versions_only() -> None:
-    later = make_hello(version_max=3)
+    later = make_hello(version_max=4)
     assert decode_hello(msgpack.packb(["rafter", 1, *later, "new field"])) == later
-    with pytest.raises(HandshakeError, match="hello with 11 fields, but version 2 has 10"):
-        decode_hello(msgpack.packb(["rafter", 1, *make_hello(version_max=2), "new field"]))
-    with pytest.raises(HandshakeError, match="hello with 10 fields, but version 1 has 9"):
-        decode_hello(msgpack.packb(["rafter", 1, *make_hello()]))
-    with pytest.raises(HandshakeError, match="hello with 8 fields, expected 9"):
-        decode_hello(msgpack.packb(["rafter", 1, *make_hello()[:-2]]))
-    with pytest.raises(HandshakeError, match="hello with 9 fields, expected 10"):
-        decode_hello(msgpack.packb(["rafter", 1, *make_hello(version_max=2)[:-1]]))
+    for version, count in ((1, 9), (2, 10), (3, 12)):
+        fields = [*make_hello(version_max=version)[:count]]
+        assert decode_hello(msgpack.packb(["rafter", 1, *fields])).version_max == version
+        with pytest.raises(
+            HandshakeError,
+            match=f"hello with {count + 1} fields, but version {version} has {count}",
+        ):
+            decode_hello(msgpack.packb(["rafter", 1, *fields, "new field"]))
+        with pytest.raises(
+            HandshakeError, match=f"hello with {count - 1} fields, expected {count}"
+        ):
+            decode_hello(msgpack.packb(["rafter", 1, *fields[:-1]]))
+
+
+def test_version_2_tells_no_peer_address() -> None:
+    assert len(msgpack.unpackb(encode_hello(make_hello(version_max=2)))) == 2 + 10
+    with pytest.raises(HandshakeError, match="peer_port = 5: must be from 0 to 0"):
+        encode_hello(make_hello(version_max=2, peer_host="peer.example", peer_port=5))
 
 
 def test_version_1_has_no_lane_on_the_wire_and_only_the_exchangers() -> None:
-    assert msgpack.unpackb(encode_hello(make_hello()))[2:] == [*make_hello()[:-1]]
+    assert msgpack.unpackb(encode_hello(make_hello()))[2:] == [*make_hello()[:9]]
     assert decode_hello(encode_hello(make_hello())).lane == Lane.EXCHANGE
     with pytest.raises(HandshakeError, match="lane = 1: must be from 0 to 0"):
         encode_hello(make_hello(lane=Lane.EXPRESS))
@@ -126,7 +161,7 @@ def test_a_lane_is_read_as_it_was_written_even_if_it_is_unknown() -> None:
         with pytest.raises(HandshakeError):
             encode_hello(wrong)
         with pytest.raises(HandshakeError):
-            decode_hello(msgpack.packb(["rafter", 1, *wrong]))
+            decode_hello(msgpack.packb(["rafter", 1, *wrong[:10]]))
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from rafter_transport import Channel, HandshakeRefusedError
 from rafter_transport.handshake import decode_answer, encode_accepted, encode_hello
 from rafter_transport.payload import join_payload, pack_item
 from tests.transport.support import (
+    HOST,
     QUICK,
     LogRecorder,
     Peer,
@@ -236,6 +237,32 @@ def test_a_second_connection_of_a_shard_replaces_its_first(loop_kind: str) -> No
             third = await shake_hands(peer, shards=2)
             await second.until_closed()
             for raw in (first, second, third, sister):
+                await raw.close()
+
+    run(loop_kind, main())
+
+
+@every_loop
+def test_a_node_with_another_address_or_number_of_shards_leaves_no_older_connection(
+    loop_kind: str,
+) -> None:
+    async def main() -> None:
+        async with Peer(make_hello(1), addresses(1, 2, 3)) as peer:
+            life: dict[str, Any] = {"version_max": 3, "peer_host": HOST, "peer_port": 5}
+            old = [await shake_hands(peer, shard=shard, shards=2, **life) for shard in range(2)]
+            other = await shake_hands(peer, node_id=3)
+            assert peer.exchanger.present_hellos()[2].peer_port == 5
+            life["peer_port"] = 6
+            moved = await shake_hands(peer, shards=2, **life)
+            for raw in old:
+                await raw.until_closed()
+            assert peer.exchanger.present_hellos()[2].peer_port == 6
+            fewer = await shake_hands(peer, **life)
+            await moved.until_closed()
+            for raw in (fewer, other):
+                raw.write(frame_of(b"x"))
+            await peer.recorder.until(lambda: len(peer.recorder.items) == 2)
+            for raw in (*old, moved, fewer, other):
                 await raw.close()
 
     run(loop_kind, main())

@@ -12,7 +12,7 @@ import pytest
 
 from rafter_transport import Channel
 from rafter_transport.handshake import encode_hello
-from rafter_transport.tls import PeerTls, TlsError, TlsFiles, check_name_pattern
+from rafter_transport.tls import PeerTls, TlsError, TlsFiles, check_name_pattern, is_exposed
 from tests.transport.support import (
     CLUSTER_ID,
     HOST,
@@ -402,6 +402,27 @@ def test_a_key_that_only_its_owner_reads_is_taken(authority: Authority) -> None:
     for mode in (0o600, 0o400):
         files.key.chmod(mode)
         PeerTls(1, files)
+
+
+@pytest.mark.parametrize(
+    ("mode", "owner", "reader", "is_refused"),
+    [
+        (0o600, 1000, 1000, False),
+        (0o640, 1000, 1000, True),
+        (0o604, 1000, 1000, True),
+        (0o640, 1001, 1000, True),
+        (0o640, 0, 0, True),
+        # Of root, for a service that is in the group.
+        (0o640, 0, 1000, False),
+        (0o440, 0, 1000, False),
+        (0o660, 0, 1000, True),
+        (0o644, 0, 1000, True),
+    ],
+)
+def test_a_key_is_for_its_owner_or_from_root_for_one_group(
+    mode: int, owner: int, reader: int, is_refused: bool
+) -> None:
+    assert is_exposed(mode, owner, reader) is is_refused
 
 
 # -- names -----------------------------------------------------------------------------------

@@ -1,0 +1,66 @@
+"""Making a replica at the start of a shard: state machine from a snapshot, core over the log."""
+
+import os
+import random
+from collections.abc import Callable
+from typing import Generic, NamedTuple, TypeVar
+
+from rafter_core import Membership, RawNode, StateMachine
+from rafter_storage.group_log import GroupLog
+from rafter_storage.segment_manager import SegmentManager
+from rafter_storage.snapshot_store import SnapshotStore
+from rafterd.config_schema import Config
+from rafterd.replica import OnRoute, Replica
+from rafterd.shard_parts import core_config
+from rafterd.snapshots import recover
+
+__all__ = ["Made", "Unservable", "make_replica"]
+
+Machine = TypeVar("Machine", bound=StateMachine)
+
+
+class Unservable(Exception):
+    """A group cannot be served here; the text says why."""
+
+
+class Made(NamedTuple, Generic[Machine]):
+    """A replica that is ready for the engine, and what it stands on."""
+
+    replica: Replica
+    machine: Machine
+    log: GroupLog
+
+
+def make_replica(
+    config: Config,
+    group: int,
+    founding: Membership,
+    *,
+    store: SegmentManager,
+    snapshot_store: SnapshotStore,
+    make_machine: Callable[[], Machine],
+    words: memoryview,
+    on_route: OnRoute,
+    progress: Callable[[], None],
+) -> Made[Machine]:
+    """Recover a group's state machine and put a replica on it.
+
+    `founding` is the configuration of a group whose log knows none; `progress` is called while a
+    snapshot is read. Raises Unservable, and StorageError as `recover` does.
+    """
+    damage = store.damage_of(group)
+    if damage is not None:
+        raise Unservable(f"its log is damaged: {damage}")
+    log = store.group_log(group, founding)
+    recovered = recover(snapshot_store, log, make_machine, progress)
+    if recovered is None:
+        raise Unservable(
+            f"its log begins at index {log.first_index()}, and there is no sound snapshot of what "
+            "is before"
+        )
+    machine, place, membership = recovered
+    log = store.group_log(group, founding, place.index, membership)
+    hard_state, _ = log.initial_state()
+    node = RawNode(core_config(config, place.index), log, random.Random(os.urandom(16)))
+    replica = Replica(group, node, machine, hard_state, words, on_route, place)
+    return Made(replica, machine, log)

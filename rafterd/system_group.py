@@ -1,0 +1,169 @@
+"""The system group, on shard 0 of each node: it replicates the cluster's map.
+
+Its leader enters into the map what the nodes say of themselves when they connect: every shard of
+every node dials shard 0 of every other one, so the leader hears them all, and no proposal has to be
+forwarded. Every node publishes the map to its own shards as it applies it.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Protocol
+
+from rafter_core import Entry, EntryKind, Membership
+from rafter_core.state_machine import Update
+from rafter_storage.errors import CorruptionError
+from rafter_storage.group_log import GroupLog
+from rafter_transport.handshake import Hello
+from rafterd.cluster_map import (
+    Announce,
+    Command,
+    MapState,
+    foundation,
+    pack_command,
+    record_of,
+)
+from rafterd.cluster_map_machine import ClusterMapMachine
+from rafterd.config_schema import Config
+from rafterd.map_distribution import MapDistribution
+from rafterd.placement import SYSTEM_GROUP
+from rafterd.replica import Replica
+
+__all__ = ["SystemGroup", "everything_logged", "system_membership"]
+
+logger = logging.getLogger(__name__)
+
+VOTERS_MAX = 7
+"""More voters would make the group slower and hardly safer; further nodes are learners."""
+
+PAGE_BYTES = 1
+"""Record by record: so damage costs no more than there is."""
+
+
+class Present(Protocol):
+    """The part of the exchanger that is used here."""
+
+    def present_hellos(self) -> dict[int, Hello]:
+        """Return what the nodes say of themselves that are connected now, this one included."""
+
+
+def system_membership(config: Config) -> Membership:
+    """Return the founding members of the system group: all initial nodes."""
+    nodes = tuple(sorted(config.nodes))
+    return Membership(nodes[:VOTERS_MAX], learners=nodes[VOTERS_MAX:])
+
+
+def everything_logged(state: MapState, log: GroupLog, applied: int) -> MapState:
+    """Return the map after all entries of a log behind `applied`, committed or not.
+
+    A node that starts does not know yet which of its last entries are committed. It must not let
+    in whom one of them shuts out: so it takes them all to be, until it knows.
+    """
+    machine = ClusterMapMachine(state)
+    index, end = applied + 1, log.last_index() + 1
+    try:
+        while index < end:
+            entries = log.entries(index, end, PAGE_BYTES)
+            machine.update([_update(entry) for entry in entries if entry.kind is EntryKind.NORMAL])
+            index += len(entries)
+    except CorruptionError as error:
+        # The group goes out of service when the engine comes there.
+        logger.error("group %d: the log is damaged: %s", SYSTEM_GROUP, error)
+    return machine.state
+
+
+def _update(entry: Entry) -> Update:
+    return Update(entry.index, entry.payload, None)
+
+
+class _Proposal:
+    """One command under way (the engine's `Proposal`)."""
+
+    context = None
+
+    def __init__(self, command: Command) -> None:
+        self._command = command
+
+    def before_apply(self) -> None:
+        """Do nothing: no reads ride on it."""
+
+    def applied(self, result: object) -> None:
+        """Say so if the map refused it."""
+        if result is not None:
+            logger.warning("the cluster's map refused %s: %s", self._command, result)
+
+    def lost(self) -> None:
+        """Do nothing: the next leader sees for itself what the map lacks."""
+
+
+class SystemGroup:
+    """The service on the system group's replica. On the loop of shard 0."""
+
+    def __init__(
+        self,
+        *,
+        config: Config,
+        replica: Replica,
+        machine: ClusterMapMachine,
+        log: GroupLog,
+        present: Present,
+        distribution: MapDistribution,
+        mark: Callable[[Replica], None],
+        is_disk_full: Callable[[], bool],
+    ) -> None:
+        """Publish what the log says, whether it is committed or not."""
+        self._config = config
+        self._replica = replica
+        self._machine = machine
+        self._present = present
+        self._distribution = distribution
+        self._mark = mark
+        self._is_disk_full = is_disk_full
+        self._published = everything_logged(machine.state, log, replica.node.applied)
+        distribution.publish(self._published)
+
+    def tick(self) -> None:
+        """Publish what has changed; as the leader, propose what the map lacks."""
+        state = self._machine.state
+        # Older ones are on the way to what is published: this node is replaying its log.
+        if state is not self._published and state.version >= self._published.version:
+            if state != self._published:
+                logger.info("the cluster's map has version %d", state.version)
+                self._distribution.publish(state)
+            self._published = state
+        node = self._replica.node
+        if (
+            node.is_leader
+            and node.applied == node.last_index
+            and not self._replica.is_installing
+            and not self._is_disk_full()
+        ):
+            self._propose_lacking(state)
+
+    def _propose_lacking(self, state: MapState) -> None:
+        """Propose one command, if one is lacking. Everything in the log is applied."""
+        command = self._lacking(state)
+        if command is not None:
+            self._replica.propose(pack_command(command), _Proposal(command))
+            self._mark(self._replica)
+
+    def _lacking(self, state: MapState) -> Command | None:
+        if not state.groups:
+            return foundation(self._config)
+        for node, hello in sorted(self._present.present_hellos().items()):
+            known = state.nodes.get(node)
+            if known is not None and known.incarnation in (0, hello.incarnation):
+                record = record_of(hello, known)
+                if record != known:
+                    return Announce(record)
+        return None
+
+    # The replica's listener: nobody reads, and proposals are made by the ticks.
+
+    def advance(self) -> None:
+        """Do nothing."""
+
+    def read_confirmed(self, context: bytes) -> None:
+        """Do nothing: there are no reads."""
+
+    def leadership_lost(self) -> None:
+        """Do nothing: proposals hear of it themselves."""

@@ -1,0 +1,128 @@
+"""The map's way from shard 0 to its sisters: all of it, to each, and again after a loss."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from rafter_transport import Channel, NodeInfo
+from rafter_transport.payload import PayloadError, pack_item, unpack
+from rafterd.cluster_map import MapState, NodeRecord
+from rafterd.map_distribution import MapDistribution
+
+RECORD = NodeRecord(2, 7, "b", 17379, 1, "c", 7379)
+STATE = MapState(3, {2: RECORD})
+LATER = MapState(4, {2: NodeRecord(2, 7, "moved", 17379, 1, "c", 7379)})
+
+
+class Exchanger:
+    """Takes posts to sisters that have room, and maps."""
+
+    def __init__(self) -> None:
+        self.posted: list[tuple[int, Any]] = []
+        self.full: set[int] = set()
+        self.taken: list[list[NodeInfo]] = []
+
+    def post(self, node: int, shard: int, channel: Channel, item: object) -> bool:
+        assert (node, channel) == (1, Channel.CLUSTER_MAP)
+        if shard in self.full:
+            return False
+        self.posted.append((shard, unpack(pack_item(item))))
+        return True
+
+    def take_map(self, nodes: list[NodeInfo]) -> None:
+        self.taken.append(nodes)
+
+
+class Bench:
+    """One shard of node 1."""
+
+    def __init__(self, shard: int) -> None:
+        self.exchanger = Exchanger()
+        self.scheduled = 0
+        self.distribution = MapDistribution(1, shard, self.exchanger, self.schedule)
+
+    def schedule(self) -> None:
+        self.scheduled += 1
+
+    def sent_to(self) -> list[int]:
+        shards = [shard for shard, _ in self.exchanger.posted]
+        self.exchanger.posted = []
+        return shards
+
+
+def test_each_sister_gets_each_map_and_the_newest_when_it_comes_up() -> None:
+    bench = Bench(0)
+    bench.distribution.link_changed(1, 1, True)
+    assert bench.sent_to() == [], "there is none yet"
+    bench.distribution.publish(STATE)
+    assert bench.sent_to() == [1]
+    bench.distribution.link_changed(1, 2, True)
+    assert bench.sent_to() == [2]
+    bench.distribution.publish(LATER)
+    assert bench.sent_to() == [1, 2]
+    bench.distribution.link_changed(1, 1, False)
+    bench.distribution.publish(STATE)
+    assert bench.sent_to() == [2]
+    bench.distribution.link_changed(1, 1, True)
+    assert bench.exchanger.posted[0][1][0] == STATE.version
+    assert bench.scheduled
+    assert bench.exchanger.taken == [[RECORD.info()], [LATER.nodes[2].info()], [RECORD.info()]]
+
+
+def test_links_of_other_nodes_are_none_of_its_business() -> None:
+    bench = Bench(0)
+    bench.distribution.publish(STATE)
+    bench.distribution.link_changed(2, 1, True)
+    assert bench.sent_to() == []
+
+
+def test_what_a_full_link_refuses_is_sent_again_with_the_ticks() -> None:
+    bench = Bench(0)
+    for shard in (1, 2):
+        bench.distribution.link_changed(1, shard, True)
+    bench.exchanger.full = {1}
+    bench.distribution.publish(STATE)
+    assert bench.sent_to() == [2]
+    bench.distribution.tick()
+    assert bench.sent_to() == []
+    bench.exchanger.full = set()
+    bench.distribution.tick()
+    assert bench.sent_to() == [1]
+    bench.distribution.tick()
+    assert bench.sent_to() == []
+
+
+def test_a_sister_waits_until_it_has_a_map_and_gives_it_to_its_registry() -> None:
+    async def main() -> None:
+        sender, receiver = Bench(0), Bench(1)
+        waiting = asyncio.create_task(receiver.distribution.until_known())
+        receiver.distribution.link_changed(1, 0, True)
+        sender.distribution.link_changed(1, 1, True)
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert not waiting.done()
+        sender.distribution.publish(STATE)
+        ((_, item),) = sender.exchanger.posted
+        receiver.distribution.receive(1, 0, [item])
+        await waiting
+        assert receiver.exchanger.taken == [[RECORD.info()]]
+        assert receiver.exchanger.posted == []
+        await sender.distribution.until_known()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(("node", "shard"), [(2, 0), (1, 2), (2, 1)])
+def test_nobody_else_sends_maps(node: int, shard: int) -> None:
+    bench = Bench(1)
+    with pytest.raises(PayloadError, match="only shard 0 of the same node"):
+        bench.distribution.receive(node, shard, [[3, []]])
+    assert bench.exchanger.taken == []
+
+
+def test_a_malformed_map_closes_the_link() -> None:
+    with pytest.raises(PayloadError, match="this is no cluster map"):
+        Bench(1).distribution.receive(1, 0, [[3, "x"]])
