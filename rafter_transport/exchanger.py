@@ -475,10 +475,9 @@ class Exchanger:
 
     def _add(self, outbox: Outbox, node: int, channel: Channel, packed: bytes, count: int) -> bool:
         """Queue an item that `count` parts were joined to, unless too much waits already."""
-        size = len(packed)
-        if outbox.pending_bytes + size > self._limits.pending_bytes_max or not self._nodes[
-            node
-        ].take(size):
+        size, together = len(packed), self._nodes[node]
+        is_full = outbox.pending_bytes + size > self._limits.pending_bytes_max
+        if is_full or not together.take(size):
             return self._refuse(node, channel, count)
         if not outbox.queued_bytes:
             self._dirty.append(outbox)
