@@ -141,7 +141,7 @@ class Registry:
                 "incarnation",
                 f"node {hello.node_id} had incarnation {incarnation:016x} and now has "
                 f"{hello.incarnation:016x}: its data directory was replaced; an emptied node "
-                "cannot come back under its old id",
+                f"is let in once it was given up: rafter-cli node replace {hello.node_id}",
             )
         return None
 

@@ -9,11 +9,11 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from rafter_core import DecodeError
 from rafter_transport.exchanger import Channel
 from rafter_transport.payload import PayloadError
 from rafter_transport.registry import NodeInfo
-from rafterd.cluster_map import MapState, Publication, publication_from_wire, publication_of
+from rafterd.cluster_map import MapState
+from rafterd.map_messages import Publication, publication_of
 
 __all__ = ["MapDistribution", "MapUser"]
 
@@ -29,7 +29,10 @@ class MapUser(Protocol):
 
 
 class MapDistribution:
-    """One shard's end. On its loop; `schedule` lets the engine flush what was posted."""
+    """One shard's end. On its loop; `schedule` lets the engine flush what was posted.
+
+    `publication` is the newest map, an empty one before there is any.
+    """
 
     def __init__(
         self, node: int, shard: int, exchanger: MapUser, schedule: Callable[[], None]
@@ -38,7 +41,7 @@ class MapDistribution:
         self._shard = shard
         self._exchanger = exchanger
         self._schedule = schedule
-        self._published: Publication | None = None
+        self.publication = Publication(0, [])
         # Shards that have not been sent what was published last.
         self._unsent: set[int] = set()
         self._linked: set[int] = set()
@@ -50,21 +53,15 @@ class MapDistribution:
 
     def publish(self, state: MapState) -> None:
         """Let all shards of this node know the map. In shard 0 only."""
-        self._published = publication_of(state)
-        self._take(self._published)
+        self._take(publication_of(state))
         self._unsent = set(self._linked)
         self._send()
 
-    def receive(self, node: int, shard: int, items: list[Any]) -> None:
-        """Take maps that shard 0 has sent. Raises PayloadError for any other sender."""
+    def receive(self, node: int, shard: int, publication: Publication) -> None:
+        """Take a map that shard 0 has sent. Raises PayloadError for any other sender."""
         if (node, shard) != (self._node, 0):
             raise PayloadError("only shard 0 of the same node sends maps")
-        for item in items:
-            try:
-                publication = publication_from_wire(item)
-            except DecodeError as error:
-                raise PayloadError(str(error)) from error
-            self._take(publication)
+        self._take(publication)
 
     def link_changed(self, node: int, shard: int, is_up: bool) -> None:
         """Send the map to a shard that has come up."""
@@ -84,13 +81,14 @@ class MapDistribution:
             self._send()
 
     def _take(self, publication: Publication) -> None:
+        self.publication = publication
         self._exchanger.take_map([record.info() for record in publication.nodes])
         self._is_known.set()
 
     def _send(self) -> None:
-        if self._published is None:
+        if not self._is_known.is_set():
             return
         for shard in sorted(self._unsent):
-            if self._exchanger.post(self._node, shard, Channel.CLUSTER_MAP, self._published):
+            if self._exchanger.post(self._node, shard, Channel.CLUSTER_MAP, self.publication):
                 self._unsent.discard(shard)
         self._schedule()

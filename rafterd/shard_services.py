@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 from rafter_core import (
     DecodeError,
     InvariantError,
-    Membership,
     RawNode,
     Role,
     StateMachine,
@@ -32,12 +31,15 @@ from rafterd.cluster_map_machine import ClusterMapMachine
 from rafterd.engine import Engine
 from rafterd.group_service import GroupService
 from rafterd.map_distribution import MapDistribution
+from rafterd.map_messages import Publication, message_from_wire
+from rafterd.map_requests import MapRequests
 from rafterd.node_status import StatusGatherer
 from rafterd.node_tls import TlsError, TlsUpdate
 from rafterd.peer_status import publish_peers
 from rafterd.placement import SYSTEM_GROUP, groups_of_shard, shard_of_group
+from rafterd.replacing import Replacing
 from rafterd.replica import Replica, ReplicaListener
-from rafterd.replica_making import Made, Unservable, make_replica
+from rafterd.replica_making import Made, Unservable, founding_membership, make_replica
 from rafterd.requests import (
     Reply,
     Request,
@@ -50,7 +52,7 @@ from rafterd.router import Router
 from rafterd.shard_parts import link_limits, make_hello, open_log
 from rafterd.shared import Counter, GroupState, GroupWord
 from rafterd.snapshots import Snapshots, open_snapshots
-from rafterd.system_group import SystemGroup, system_membership
+from rafterd.system_group import SystemGroup
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +108,31 @@ class ShardServices:
         self._snapshots = self._make_snapshots(len(owned))
         self._router = self._make_router()
         self._status = StatusGatherer(
-            config, shared, self._registry, self.exchanger, loop.call_later, self.engine.schedule
+            config,
+            shared,
+            self._registry,
+            self.exchanger,
+            loop.call_later,
+            self.engine.schedule,
+            lambda: self._map.publication.replacements,
+        )
+        self._map = MapDistribution(
+            config.node.id, boot.shard, self.exchanger, self.engine.schedule
+        )
+        self._map_requests = MapRequests(
+            node=config.node.id,
+            shard=boot.shard,
+            shared=shared,
+            sender=self.exchanger,
+            call_later=loop.call_later,
+            schedule=self.engine.schedule,
+            publication=lambda: self._map.publication,
+        )
+        self._replacing = Replacing(
+            replicas=self.engine,
+            snapshots=self._snapshots,
+            founding=functools.partial(founding_membership, config),
+            report=self._map_requests.to_leader,
         )
         self.front = ClientFront(
             config=config,
@@ -115,13 +141,11 @@ class ShardServices:
             registry=self._registry,
             router=self._router,
             status=self._status,
+            map_requests=self._map_requests,
         )
         self.engine.before_round = self._router.form_batches
         self.engine.after_round = self.front.flush_replies
         self.engine.on_condemned = self._group_condemned
-        self._map = MapDistribution(
-            config.node.id, boot.shard, self.exchanger, self.engine.schedule
-        )
         for group in owned:
             self._add_group(group)
         if boot.shard == 0 and self._system is None:
@@ -199,8 +223,7 @@ class ShardServices:
             logger.error("group %d is not served: %s", group, error)
 
     def _add_data_group(self, group: int) -> None:
-        founding = Membership(tuple(sorted(self._config.members(group))))
-        replica, machine, _ = self._make_replica(group, founding, KeyValueMachine)
+        replica, machine, _ = self._make_replica(group, KeyValueMachine)
         service = GroupService(
             replica,
             machine,
@@ -215,9 +238,8 @@ class ShardServices:
         self._take_in(replica, service)
 
     def _add_system_group(self) -> None:
-        founding = system_membership(self._config)
-        replica, machine, log = self._make_replica(SYSTEM_GROUP, founding, ClusterMapMachine)
-        self._system = SystemGroup(
+        replica, machine, log = self._make_replica(SYSTEM_GROUP, ClusterMapMachine)
+        self._system = self._map_requests.system = SystemGroup(
             config=self._config,
             replica=replica,
             machine=machine,
@@ -229,15 +251,12 @@ class ShardServices:
         )
         self._take_in(replica, self._system)
 
-    def _make_replica(
-        self, group: int, founding: Membership, make_machine: Callable[[], Machine]
-    ) -> Made[Machine]:
+    def _make_replica(self, group: int, make_machine: Callable[[], Machine]) -> Made[Machine]:
         words = self._shared.group_words(group)
         words[GroupWord.STATE] = GroupState.STARTING
         return make_replica(
             self._config,
             group,
-            founding,
             store=self._store,
             snapshot_store=self._snapshot_store,
             make_machine=make_machine,
@@ -262,7 +281,7 @@ class ShardServices:
         self._replay_targets.pop(group, None)
         if group == SYSTEM_GROUP:
             # What the map said last stays in the registries.
-            self._system = None
+            self._system = self._map_requests.system = None
 
     # Start ------------------------------------------------------------------------------------
 
@@ -393,6 +412,10 @@ class ShardServices:
         if service is not None:
             service.expire_due_keys()
 
+    def advance_replacements(self) -> None:
+        """Let the leaders of this shard take the next step where nodes are being replaced."""
+        self._replacing.look(self._map.publication)
+
     def publish(self) -> None:
         """Store the counters that are not stored where they change."""
         counters = self._counters
@@ -466,7 +489,12 @@ class ShardServices:
         self._status.receive(node, shard, items)
 
     def _on_map(self, node: int, shard: int, items: list[Any]) -> None:
-        self._map.receive(node, shard, items)
+        for item in items:
+            message = message_from_wire(item)
+            if isinstance(message, Publication):
+                self._map.receive(node, shard, message)
+            else:
+                self._map_requests.receive(node, shard, message)
 
     def _answer(self, request: Request, reply: Reply) -> None:
         """Bring an answer to the router that asked: this shard's own, or one behind a link."""
