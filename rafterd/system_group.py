@@ -6,7 +6,7 @@ forwarded. Every node publishes the map to its own shards as it applies it.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from rafter_core import Entry, EntryKind
@@ -18,6 +18,7 @@ from rafterd.cluster_map import (
     Announce,
     Command,
     MapState,
+    NodeRecord,
     Progress,
     Replace,
     foundation,
@@ -51,35 +52,43 @@ class Present(Protocol):
 def everything_logged(state: MapState, log: GroupLog, applied: int, commit: int) -> MapState:
     """Return the map after all entries of a log behind `applied`, committed or not.
 
-    A node that starts does not know yet which of its last entries are committed. It must not let
-    in whom one of them shuts out: so it takes them all to be, until it knows. Only those up to
-    `commit` certainly are, and what the others would open to somebody else stays as it is.
+    A node that starts does not know yet which of its last entries are committed: only those up to
+    `commit` certainly are. It must not let in whom one of them shuts out. So it takes them all to
+    be, but for what they open: of each node the first incarnation holds that is found there.
     """
-    known = _replayed(state, log, applied, commit)
-    assumed = _replayed(known, log, commit, log.last_index())
-    nodes = dict(assumed.nodes)
-    for node, record in known.nodes.items():
-        if record.incarnation not in (0, nodes[node].incarnation):
-            nodes[node] = record
-    return assumed._replace(nodes=nodes)
-
-
-def _replayed(state: MapState, log: GroupLog, applied: int, last: int) -> MapState:
     machine = ClusterMapMachine(state)
-    index, end = applied + 1, last + 1
+    first: dict[int, NodeRecord] = {}
+    _keep_first(first, state)
+    for entry in _entries(log, applied + 1):
+        machine.update([Update(entry.index, entry.payload, None)])
+        if entry.index <= commit:
+            first.clear()
+        _keep_first(first, machine.state)
+    nodes = dict(machine.state.nodes)
+    nodes |= {
+        node: record for node, record in first.items()
+        if record.incarnation != nodes[node].incarnation
+    }  # fmt: skip
+    return machine.state._replace(nodes=nodes)
+
+
+def _keep_first(first: dict[int, NodeRecord], state: MapState) -> None:
+    for node, record in state.nodes.items():
+        if record.incarnation:
+            first.setdefault(node, record)
+
+
+def _entries(log: GroupLog, index: int) -> Iterator[Entry]:
+    """Yield what can be read of the state machine's entries, from `index` on."""
     try:
-        while index < end:
-            entries = log.entries(index, end, PAGE_BYTES)
-            machine.update([_update(entry) for entry in entries if entry.kind is EntryKind.NORMAL])
-            index += len(entries)
+        while index <= log.last_index():
+            for entry in log.entries(index, log.last_index() + 1, PAGE_BYTES):
+                if entry.kind is EntryKind.NORMAL:
+                    yield entry
+                index = entry.index + 1
     except CorruptionError as error:
         # The group goes out of service when the engine comes there.
         logger.error("group %d: the log is damaged: %s", SYSTEM_GROUP, error)
-    return machine.state
-
-
-def _update(entry: Entry) -> Update:
-    return Update(entry.index, entry.payload, None)
 
 
 class _Proposal:

@@ -7,6 +7,7 @@ import random
 import pytest
 
 from rafter_core import Config, Entry, HardState, Membership, MemoryStorage, MessageKind, RawNode
+from rafter_core.conf_change import Change, ChangeKind, ConfChange, encode
 from rafter_core.messages import Message
 from rafterd.replica import Replica
 from rafterd.shared import GroupState, GroupWord, SharedState
@@ -301,3 +302,24 @@ def test_the_hard_state_is_that_of_the_newest_ready(bench: ReplicaBench) -> None
     assert bench.replica.hard_state == HardState(3, 0, 0)
     bench.hear(2, HEARTBEAT, commit=1)
     assert bench.replica.hard_state == HardState(3, 0, 1)
+
+
+# ---- the configuration -----------------------------------------------------------------------
+
+
+def test_changes_of_the_configuration_are_applied_and_their_contexts_remembered() -> None:
+    bench = ReplicaBench()
+    changes = [
+        ConfChange((Change(ChangeKind.REMOVE_NODE, 3),), context=b"why"),
+        ConfChange((Change(ChangeKind.ADD_LEARNER, 3),)),
+    ]
+    entries = [
+        Entry(1, index, change.entry_kind, encode(change))
+        for index, change in enumerate(changes, 1)
+    ]
+    bench.replica.node.step(Message(kind=APPEND, to=1, sender=2, term=1, entries=entries, commit=2))
+    bench.pump()
+    assert (bench.replica.voters, bench.replica.members) == ((1, 2), (1, 2, 3))
+    assert list(bench.replica.changes) == [b"why"]
+    assert bench.replica.applied == (2, 1, 2)
+    assert bench.machine.updates == []

@@ -240,7 +240,7 @@ def test_a_shard_without_the_map_talks_to_no_other_node(tmp_path: Path) -> None:
             with pytest.raises(ConnectionRefusedError):
                 await asyncio.open_connection(HOST, config.peer.shard_port(1))
             handlers = running.services.exchanger._handlers
-            handlers[Channel.CLUSTER_MAP](1, 0, [[0, []]])
+            handlers[Channel.CLUSTER_MAP](1, 0, [["map", 0, []]])
             await starting
             await until(lambda: running.services.exchanger.is_up(2, 0))
             assert peer.exchanger.present_hellos()[1].shard == 1
@@ -291,6 +291,8 @@ def test_a_message_in_another_nodes_name_closes_the_link(tmp_path: Path) -> None
         (Channel.REQUEST, [1, 1]),
         (Channel.REPLY, "x"),
         (Channel.ADMIN, ["status-of", 1, "1.0"]),
+        (Channel.CLUSTER_MAP, ["progress", 1]),
+        (Channel.CLUSTER_MAP, ["map", 1, []]),
     ],
 )
 def test_a_malformed_item_closes_the_link(tmp_path: Path, channel: Channel, item: object) -> None:
