@@ -16,7 +16,8 @@ from typing import Any
 import uvloop
 
 from bench.figures import Figure
-from rafter_core import Entry, EntryKind, Message, MessageKind
+from rafter_core import Entry, EntryKind, Message
+from rafter_core.messages import APPEND, APPEND_RESPONSE
 from rafter_transport import Channel, Exchanger, Hello, Limits, Registry
 from rafterd.raft_post import RaftPost, received
 
@@ -25,6 +26,7 @@ GROUPS = 16
 ENTRIES = 256
 PAYLOAD_BYTES = 100
 ROUNDS_PER_TURN = 100
+TURNS_MORE = 4  # they are short, and the figures close to each other
 RATIO_TARGET = 1.3
 TERM = 7
 
@@ -44,7 +46,7 @@ async def _measure(turns: int) -> list[Figure]:
     await asyncio.gather(leader.is_up, follower.is_up)
     many: list[float] = []
     one: list[float] = []
-    for _ in range(turns):
+    for _ in range(turns * TURNS_MORE):
         for groups, results in ((GROUPS, many), (1, one)):
             results.append(await _turn(leader, groups))
     for end in (leader, follower):
@@ -77,7 +79,7 @@ def _appends(groups: int, count: int, number: int) -> list[tuple[int, Message]]:
             for index in range(first_index, first_index + count)
         ]
         message = Message(
-            kind=MessageKind.APPEND, to=2, sender=1, term=TERM,
+            kind=APPEND, to=2, sender=1, term=TERM,
             index=first_index - 1, log_term=TERM, entries=entries, commit=first_index - 1,
         )  # fmt: skip
         found.append((group, message))
@@ -119,10 +121,10 @@ class _End:
         await self._done
 
     def _take(self, node: int, _shard: int, items: list[Any]) -> None:
-        for group, message in received(Channel.RAFT, node, items):
+        for group, message in received(node, items):
             if self.answers:
                 answer = Message(
-                    kind=MessageKind.APPEND_RESPONSE, to=node, sender=self.node, term=TERM,
+                    kind=APPEND_RESPONSE, to=node, sender=self.node, term=TERM,
                     index=message.entries[-1].index,
                 )  # fmt: skip
                 self._post.send(group, [answer])

@@ -72,14 +72,13 @@ from rafter_core.errors import (
 )
 from rafter_core.membership import Membership
 from rafter_core.memory_storage import MemoryStorage
+from rafter_core.message_wire import messages_from_wire, messages_to_wire
 from rafter_core.messages import Message, MessageKind
 from rafter_core.progress import ProgressMode
 from rafter_core.raw_node import RawNode
 from rafter_core.ready import ReadState, Ready, SoftState
 from rafter_core.roles import Role
 from rafter_core.serializer import (
-    message_from_wire,
-    message_to_wire,
     pack_entries,
     unpack_entries,
 )
@@ -138,8 +137,8 @@ __all__ = [
     "Update",
     "entry_bytes",
     "limit_bytes",
-    "message_from_wire",
-    "message_to_wire",
+    "messages_from_wire",
+    "messages_to_wire",
     "pack_entries",
     "unpack_entries",
 ]

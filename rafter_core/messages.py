@@ -137,6 +137,9 @@ ENTRIES_MAX = 1 << 20
 """Entries in one message. The smallest entry takes four bytes but some 180 in memory, so it is this
 number that bounds what a frame full of empty ones can cost."""
 
+MESSAGES_MAX = 1 << 16
+"""Messages in one item, for the same reason."""
+
 CAMPAIGN_TRANSFER = b"CampaignTransfer"
 """Context of a vote request that may break a live leader's lease, because that leader asked."""
 

@@ -1,11 +1,7 @@
-"""One encoding of entries, messages and snapshots, in msgpack, for disk and wire alike.
+"""One encoding of entries, memberships and snapshots, in msgpack, for disk and wire alike.
 
-- Entries are one flat array: [first index, term, kind, payload, term, kind, payload, ...]. Indexes
-  are contiguous by construction. The entries of a proposal have no place in a log yet: their first
-  index and their terms are all 0, and are so nowhere else.
-- A message is an array of twelve: [group, kind, to, sender, term, log term, index, commit, reject,
-  reject hint, context, entries]. Requests for votes have a thirteenth item, the priority; a
-  SNAPSHOT has one, the snapshot. No other kind has more, and only kinds that travel are known.
+- Entries are one flat array: [first index, term, kind, payload, term, kind, payload,
+  ...]. Indexes are contiguous by construction.
 - A membership is [voters, outgoing voters, learners, next learners, auto leave, witnesses], each
   but the flag an array of node ids. A snapshot is [index, term, membership, data].
 
@@ -24,20 +20,9 @@ from typing import Any
 
 import msgpack
 
-from rafter_core.entries import NO_NODE, NUMBER_MAX, Entry, EntryKind
+from rafter_core.entries import NUMBER_MAX, Entry, EntryKind
 from rafter_core.errors import DecodeError, InvariantError
 from rafter_core.membership import MEMBERS_MAX, Membership
-from rafter_core.messages import (
-    APPEND,
-    ENTRIES_MAX,
-    KINDS,
-    PRE_VOTE,
-    PROPOSE,
-    REMOTE_KINDS,
-    SNAPSHOT,
-    VOTE,
-    Message,
-)
 from rafter_core.snapshot import Snapshot
 
 MEMBERSHIP_FORMAT = 1
@@ -47,49 +32,44 @@ _MEMBERSHIP_BYTES_MAX = 1 << 14  # five lists of MEMBERS_MAX numbers of nine byt
 _ENTRY_KINDS: tuple[EntryKind, ...] = tuple(EntryKind)
 _NORMAL = EntryKind.NORMAL
 _STRIPPED = EntryKind.STRIPPED
-_NO_ENTRIES: tuple[Entry, ...] = ()
-_new_message = object.__new__
 _new_tuple = tuple.__new__
 
 _COLUMNS_MIN = 8
 """From so many entries on, encoding by columns pays."""
-
-_MESSAGE_ITEMS = 12
-_KIND_COUNT = len(KINDS)
-_ITEMS_BY_KIND: tuple[int, ...] = tuple(
-    0 if kind not in REMOTE_KINDS else _MESSAGE_ITEMS + (kind in (VOTE, PRE_VOTE, SNAPSHOT))
-    for kind in KINDS
-)
-"""The length of a message by the number of its kind; 0 if the kind never travels."""
-_IS_PLAIN: tuple[bool, ...] = tuple(items == _MESSAGE_ITEMS for items in _ITEMS_BY_KIND)
 
 
 # Entries ------------------------------------------------------------------------------------------
 
 
 def entries_to_wire(entries: Sequence[Entry]) -> list[object]:
-    """Return the flat array of contiguous entries, or of proposals; an empty array for none."""
+    """Return the flat array of contiguous entries; an empty array for none."""
     if not entries:
         return []
+    items = entry_items(entries)
+    items.insert(0, entries[0].index)
+    return items
+
+
+def entry_items(entries: Sequence[Entry]) -> list[object]:
+    """Return the terms, kinds and payloads of entries in turn."""
     if len(entries) >= _COLUMNS_MIN:
-        return _columns_to_wire(entries)
-    items: list[object] = [entries[0].index]
+        return _columns(entries)
+    items: list[object] = []
     for term, _, kind, payload in entries:
         items += (term, +kind, payload)  # +: a plain int of an enumeration
     return items
 
 
-def _columns_to_wire(entries: Sequence[Entry]) -> list[object]:
+def _columns(entries: Sequence[Entry]) -> list[object]:
     """Do the same column by column: for many entries several times faster than one by one.
 
     And without one container more for each entry, as `zip(*entries)` would make them: those set off
     the garbage collector, which takes longer than all of this.
     """
     items: list[Any] = list(chain.from_iterable(entries))
-    items[0], items[1] = items[1], items[0]
-    del items[5::4]  # the indexes, but the first
-    kinds = items[2::3]
-    items[2::3] = [+kind for kind in kinds] if any(kinds) else [0] * len(kinds)
+    del items[1::4]  # the indexes
+    kinds = items[1::3]
+    items[1::3] = [+kind for kind in kinds] if any(kinds) else [0] * len(kinds)
     return items
 
 
@@ -99,14 +79,17 @@ def entries_from_wire(items: object) -> list[Entry]:
     if size == 0:
         return []
     assert type(items) is list
-    index = items[0]
-    if type(index) is not int or not 1 <= index <= NUMBER_MAX - size:
+    return entries_at(items, 1, size, items[0])
+
+
+def entries_at(items: list[Any], position: int, end: int, index: object) -> list[Entry]:
+    """Return the entries that stand at [position, end), the first of which is to have `index`."""
+    if type(index) is not int or not 1 <= index < NUMBER_MAX - (end - position):
         raise DecodeError("the first index of entries is out of range")
     entries: list[Entry] = []
     last_term = 1
-    position = 1
     # Most messages have one entry: so no range, and no method bound in advance.
-    while position < size:
+    while position < end:
         term = items[position]
         kind = items[position + 1]
         payload = items[position + 2]
@@ -159,155 +142,6 @@ def unpack_entries(data: bytes | memoryview) -> list[Entry]:
     Their number is bounded by the length of `data` alone: what was stored can be read.
     """
     return entries_from_wire(_unpack(data))
-
-
-# Messages -----------------------------------------------------------------------------------------
-
-
-def message_to_wire(group: int, message: Message) -> list[object]:
-    """Return a message as an array for msgpack, payloads shared, not copied.
-
-    Raises InvariantError for a kind that never travels, and for a snapshot that cannot be decoded.
-    `vote` and `responses` are left out: no kind that travels has them.
-    """
-    kind = +message.kind
-    entries = message.entries
-    items: list[object] = [
-        group,
-        kind,
-        message.to,
-        message.sender,
-        message.term,
-        message.log_term,
-        message.index,
-        message.commit,
-        message.reject,
-        message.reject_hint,
-        message.context,
-        entries_to_wire(entries) if entries else [],
-    ]
-    if not _IS_PLAIN[kind]:
-        items.append(_last_item(message))
-    return items
-
-
-def _last_item(message: Message) -> object:
-    """Return the thirteenth item of a message that has one."""
-    kind = message.kind
-    if kind is VOTE or kind is PRE_VOTE:
-        return message.priority
-    if kind is not SNAPSHOT:
-        raise InvariantError(f"a message of kind {kind.name} was to leave its node")
-    if message.snapshot is None:
-        raise InvariantError("a SNAPSHOT message was to leave without its snapshot")
-    return snapshot_to_wire(message.snapshot)
-
-
-def message_from_wire(item: object) -> tuple[int, Message]:
-    """Return (group, message), every type and range checked. Raises DecodeError.
-
-    The kind is one of REMOTE_KINDS. Whether the message makes sense (sender, term, and which fields
-    its kind uses) is RawNode.step's to judge.
-    """
-    if type(item) is not list or not _MESSAGE_ITEMS <= len(item) <= _MESSAGE_ITEMS + 1:
-        raise DecodeError(f"a message is not an array of {_MESSAGE_ITEMS} items or one more")
-    size = len(item)
-    last: object = None
-    if size != _MESSAGE_ITEMS:
-        *item, last = item
-    group, kind, to, sender, term, log_term, index, commit, reject, hint, context, items = item
-    if not (
-        type(group) is int
-        and type(kind) is int
-        and type(to) is int
-        and type(sender) is int
-        and type(term) is int
-        and type(log_term) is int
-        and type(index) is int
-        and type(commit) is int
-        and type(hint) is int
-        and type(reject) is bool
-        and type(context) is bytes
-    ):
-        raise DecodeError("a field of a message has the wrong type")
-    # One comparison for all: a negative number makes the whole negative, and NUMBER_MAX is all
-    # ones.
-    if not 0 <= (group | to | sender | term | log_term | index | commit | hint) <= NUMBER_MAX:
-        raise DecodeError("a number in a message is out of range")
-    if not 0 <= kind < _KIND_COUNT or _ITEMS_BY_KIND[kind] != size:
-        raise _wrong_kind(kind, size)
-    # Storing the fields one by one takes a quarter of the time of the constructor with keywords.
-    message = _new_message(Message)
-    message.kind = KINDS[kind]
-    message.to = to
-    message.sender = sender
-    message.term = term
-    message.log_term = log_term
-    message.index = index
-    message.commit = commit
-    message.reject = reject
-    message.reject_hint = hint
-    message.context = context
-    # Entries need no copy of their own index here: step compares them with `index`.
-    if items or type(items) is not list:
-        message.entries = _message_entries(kind, items)
-    else:
-        message.entries = _NO_ENTRIES
-    message.priority = 0
-    message.snapshot = None
-    message.vote = NO_NODE
-    message.responses = ()
-    if size != _MESSAGE_ITEMS:
-        _set_last_item(message, last)
-    return group, message
-
-
-def _wrong_kind(kind: int, size: int) -> DecodeError:
-    if not 0 <= kind < _KIND_COUNT:
-        return DecodeError(f"message kind {kind} is unknown")
-    if _ITEMS_BY_KIND[kind] == 0:
-        return DecodeError(f"messages of kind {KINDS[kind].name} do not travel")
-    return DecodeError(f"a message of kind {KINDS[kind].name} does not have {size} items")
-
-
-def _message_entries(kind: int, items: object) -> list[Entry]:
-    """Return the entries of a message that has some, as its kind allows."""
-    size = _check_length(items)
-    if size > 1 + 3 * ENTRIES_MAX:
-        raise DecodeError(f"a message has {size // 3} entries, more than {ENTRIES_MAX}")
-    if kind == APPEND:
-        return entries_from_wire(items)
-    if kind == PROPOSE:
-        return _proposals_from_wire(items)
-    raise DecodeError(f"a message of kind {KINDS[kind].name} has no entries")
-
-
-def _proposals_from_wire(items: object) -> list[Entry]:
-    """Return the entries of a forwarded proposal: without term and index, with their payload."""
-    assert type(items) is list
-    if type(items[0]) is not int or items[0] != 0:
-        raise DecodeError("the first index of proposals is not 0")
-    entries: list[Entry] = []
-    for position in range(1, len(items), 3):
-        term, kind, payload = items[position : position + 3]
-        if type(term) is not int or term != 0:
-            raise DecodeError("the term of a proposal is not 0")
-        if type(payload) is not bytes:
-            raise DecodeError(f"the payload of a proposal is {type(payload).__name__}, not bytes")
-        if type(kind) is not int or not 0 <= kind < _STRIPPED:
-            raise DecodeError("the kind of a proposal is unknown")
-        entries.append(Entry(0, 0, _ENTRY_KINDS[kind], payload))
-    return entries
-
-
-def _set_last_item(message: Message, last: object) -> None:
-    """Store the thirteenth item of a message whose kind has one."""
-    if message.kind is SNAPSHOT:
-        message.snapshot = snapshot_from_wire(last)
-        return
-    if type(last) is not int or not 0 <= last <= NUMBER_MAX:
-        raise DecodeError("the priority of a candidate is out of range")
-    message.priority = last
 
 
 # Snapshots and memberships ------------------------------------------------------------------------

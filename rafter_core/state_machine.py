@@ -10,7 +10,7 @@ Nothing in `update` may depend on a clock, on chance, on iteration order of sets
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from typing import NamedTuple, Protocol
 
 
@@ -53,8 +53,12 @@ class StateMachine(Protocol):
         """Capture the current state cheaply, for `save_snapshot`, between two updates."""
         ...
 
-    def save_snapshot(self, prepared: object) -> Iterator[bytes]:
-        """Yield the image of the captured state in chunks; updates may go on meanwhile."""
+    def save_snapshot(self, prepared: object) -> Generator[bytes, None, None]:
+        """Yield the image of the captured state in chunks; updates may go on meanwhile.
+
+        The generator may be closed before its end. If the machine recovers from another snapshot
+        meanwhile, what is yielded is thrown away.
+        """
         ...
 
     def recover_from_snapshot(self, chunks: Iterable[bytes]) -> None:

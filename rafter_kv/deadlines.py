@@ -71,6 +71,10 @@ class Deadlines:
             heap.clear()
         self._due_buckets.clear()
 
+    def parts(self) -> list[object]:
+        """Return what it is made of, so that it can be freed part by part."""
+        return [*self.by_bucket, *self._heaps]
+
     def _first(self) -> tuple[int, int] | None:
         """Surface the earliest true (deadline, bucket): outdated entries before it go."""
         due_buckets = self._due_buckets

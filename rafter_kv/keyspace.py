@@ -98,6 +98,15 @@ class KeySpace:
         self.frozen = FrozenKeys(self)
         return self.frozen
 
+    def release(self) -> list[object]:
+        """Return the parts whose freeing takes time, for who frees them one by one.
+
+        Before, the key space is let go of, and may be looked into until then. Any thread. Frozen
+        keys are given up: they would miss what is freed.
+        """
+        self.frozen = None
+        return [*self.buckets, *self.deadlines.parts()]
+
     @property
     def key_count(self) -> int:
         """Count the keys, those past their deadline and not yet removed included, as Redis does."""

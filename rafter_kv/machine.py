@@ -5,7 +5,7 @@ batch. The outcome is a function of the log: the time is the entry's stamp, and 
 attaches to an entry (its decoded batches) saves work and changes nothing.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from xxhash import xxh3_64_intdigest
@@ -121,7 +121,7 @@ class KeyValueMachine:
         """
         return PreparedSnapshot(self._keyspace.freeze(), self._sessions, self._stamp_ms)
 
-    def save_snapshot(self, prepared: object) -> Iterator[bytes]:
+    def save_snapshot(self, prepared: object) -> Generator[bytes, None, None]:
         """Yield the image in chunks. May run on another thread than the updates.
 
         When the iterator ends or is closed, ``prepared`` is closed with it. Raises RuntimeError
@@ -137,15 +137,17 @@ class KeyValueMachine:
         """Replace the state by that of an image. On SnapshotError it is left as it was.
 
         May run on another thread than the rest: counts and look-ups see the old state or the new.
+        An image that is being made is given up, as by ``prepare_snapshot``.
         """
         reader = ImageReader()
         reader.read(chunks)
-        old = self._keyspace
+        old = self._keyspace.release()
         self._keyspace, self._sessions = reader.keyspace, reader.sessions
         self._stamp_ms = reader.stamp_ms
-        # Bucket by bucket: to free millions of values at once would stop all other threads.
-        for bucket in old.buckets:
-            bucket.clear()
+        # One by one: to free millions of values at once would stop all other threads. A look-up
+        # that is under way keeps what it still needs.
+        while old:
+            old.pop()
 
     def close(self) -> None:
         """Let go of the state."""

@@ -48,7 +48,9 @@ class GroupLog:
 
     def initial_state(self) -> tuple[HardState, Membership]:
         """Return the newest complete hard state, and the configuration as of what is applied."""
-        known = self._membership or self._state.metadata.membership_at(self._applied)
+        known = self._membership
+        if known is None:
+            known = self._state.metadata.membership_at(self._applied)
         return self._state.hard_state, self._founding if known is None else known
 
     def first_index(self) -> int:

@@ -135,11 +135,20 @@ class SnapshotStore:
         snapshots = self._snapshots.get(group, ())
         return self.oldest_retained_index(group) if len(snapshots) >= self._retained else 0
 
+    def oldest_read_index(self, group: int) -> int | None:
+        """Return the index of the oldest snapshot of which a reader is open, None without any.
+
+        Who is sent that one will need the log behind it.
+        """
+        return min(
+            (each.info.index for each in self._open_readers() if each.info.group == group),
+            default=None,
+        )
+
     def read(self, info: SnapshotInfo) -> SnapshotReader:
         """Return a reader, to be closed by its user; until then the snapshot is not removed."""
         reader = SnapshotReader(self._files, info)
-        self._readers = [other for other in self._readers if other.is_open]
-        self._readers.append(reader)
+        self._open_readers().append(reader)
         return reader
 
     def verify(self, info: SnapshotInfo) -> list[Damage]:
@@ -240,8 +249,7 @@ class SnapshotStore:
         does what is being read. Returns what is to be run elsewhere. Raises ``StorageError``.
         """
         snapshots = self._snapshots.get(group, [])
-        self._readers = [reader for reader in self._readers if reader.is_open]
-        read = {reader.info.path for reader in self._readers}
+        read = {reader.info.path for reader in self._open_readers()}
         retired = [info for info in snapshots[: -self._retained] if info.path not in read]
         newest_index = snapshots[-1].index if snapshots else 0
         superseded = [
@@ -282,6 +290,10 @@ class SnapshotStore:
         return SnapshotRemoval(self._files, self.root, moved)
 
     # ---- below ---------------------------------------------------------------------------------
+
+    def _open_readers(self) -> list[SnapshotReader]:
+        self._readers = [reader for reader in self._readers if reader.is_open]
+        return self._readers
 
     def _live_drafts(self, group: int) -> list[SnapshotDraft]:
         """Return the group's drafts that are being written, or finished and not admitted."""

@@ -4,8 +4,9 @@
 class Counters:
     """Totals since the start of this shard's transport. Written on its loop only.
 
-    `raft_dropped_total` counts refused RAFT items, which nobody sends again as such;
-    `posts_refused_total` the refused items of the other channels, whose callers were told.
+    `raft_dropped_total` counts what was refused for RAFT, which nobody sends again as such;
+    `posts_refused_total` for the other channels, whose callers were told. Of an item that was
+    joined from parts each part counts.
     `items_oversized_total` counts, within both, the items that no frame could hold.
     `tls_refused_total` counts connections, dialled or accepted, that ended because one end did not
     speak TLS or did not accept the other's certificate.

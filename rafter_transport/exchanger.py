@@ -13,8 +13,8 @@ import asyncio
 import logging
 import random
 import socket
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 from rafter_core.errors import DecodeError
 from rafter_transport.addresses import format_address
@@ -41,6 +41,7 @@ _logger = logging.getLogger(__name__)
 Handler = Callable[[int, int, list[Any]], None]
 OnLinkState = Callable[[int, int, bool], None]
 ShardLink = RingLink | SocketLink
+Part = TypeVar("Part")
 
 
 class Exchanger:
@@ -145,22 +146,39 @@ class Exchanger:
         outbox = self._outboxes.get((node, shard))
         if outbox is None:
             self._want(node, shard)
-            return self._refuse(node, channel)
+            return self._refuse(node, channel, 1)
         packed = pack_item(item)
         if not outbox.fits(packed):
-            self.counters.items_oversized_total += 1
-            self._log.report(
-                f"node {node} shard {shard}", "oversized",
-                f"an item of {len(packed)} bytes does not fit a frame "
-                f"of {self._limits.frame_bytes_max}",
-            )  # fmt: skip
-            return self._refuse(node, channel)
-        if outbox.pending_bytes + len(packed) > self._limits.pending_bytes_max:
-            return self._refuse(node, channel)
-        if not outbox.queued_bytes:
-            self._dirty.append(outbox)
-        outbox.add(channel, packed)
-        return True
+            return self._refuse_oversized(node, shard, channel, packed)
+        return self._add(outbox, node, channel, packed, 1)
+
+    def post_joined(
+        self,
+        node: int,
+        shard: int,
+        channel: Channel,
+        parts: Sequence[Part],
+        join: Callable[[Sequence[Part]], object],
+    ) -> bool:
+        """Queue `join(parts)` as one item, or as several where a frame cannot hold it.
+
+        The items are of parts that follow each other, and keep their order. Returns False if any of
+        it was refused, for the reasons of `post`; the counters count the parts.
+        """
+        outbox = self._outboxes.get((node, shard))
+        if outbox is None:
+            self._want(node, shard)
+            return self._refuse(node, channel, len(parts))
+        packed = pack_item(join(parts))
+        if outbox.fits(packed):
+            return self._add(outbox, node, channel, packed, len(parts))
+        if len(parts) == 1:
+            return self._refuse_oversized(node, shard, channel, packed)
+        del packed  # it may be large, and so may be what comes
+        middle = len(parts) // 2
+        is_head_posted = self.post_joined(node, shard, channel, parts[:middle], join)
+        is_tail_posted = self.post_joined(node, shard, channel, parts[middle:], join)
+        return is_head_posted and is_tail_posted
 
     def flush(self) -> None:
         """Send what was posted: one frame per destination, more only above the frame limit."""
@@ -204,6 +222,10 @@ class Exchanger:
     def present_hellos(self) -> dict[int, Hello]:
         """Return the hello of each node that is connected to this shard now, and this one's."""
         return {**self._listener.present(), self._hello.node_id: self._hello}
+
+    def version_of(self, node: int) -> int:
+        """Return the highest version of the protocol that a node speaks, 0 if it was not heard."""
+        return self._registry.version_of(node)
 
     def take_map(self, nodes: Iterable[NodeInfo]) -> None:
         """Take over what the cluster's map says of nodes, before `start` or at any time after.
@@ -452,12 +474,30 @@ class Exchanger:
 
     # Items.
 
-    def _refuse(self, node: int, channel: Channel) -> bool:
-        self._peer(node).refused_total += 1
+    def _add(self, outbox: Outbox, node: int, channel: Channel, packed: bytes, count: int) -> bool:
+        """Queue an item that `count` parts were joined to, unless too much waits already."""
+        if outbox.pending_bytes + len(packed) > self._limits.pending_bytes_max:
+            return self._refuse(node, channel, count)
+        if not outbox.queued_bytes:
+            self._dirty.append(outbox)
+        outbox.add(channel, packed)
+        return True
+
+    def _refuse_oversized(self, node: int, shard: int, channel: Channel, packed: bytes) -> bool:
+        self.counters.items_oversized_total += 1
+        self._log.report(
+            f"node {node} shard {shard}", "oversized",
+            f"an item of {len(packed)} bytes does not fit a frame "
+            f"of {self._limits.frame_bytes_max}",
+        )  # fmt: skip
+        return self._refuse(node, channel, 1)
+
+    def _refuse(self, node: int, channel: Channel, count: int) -> bool:
+        self._peer(node).refused_total += count
         if channel == Channel.RAFT:
-            self.counters.raft_dropped_total += 1
+            self.counters.raft_dropped_total += count
         else:
-            self.counters.posts_refused_total += 1
+            self.counters.posts_refused_total += count
         return False
 
     def _receive(self, link: ShardLink, node: int, shard: int, payload: bytes) -> None:

@@ -22,8 +22,7 @@ class Channel(IntEnum):
     REQUEST = 2
     REPLY = 3
     ADMIN = 4
-    HEARTBEATS = 5
-    CLUSTER_MAP = 6
+    CLUSTER_MAP = 5
 
 
 class PayloadError(Exception):

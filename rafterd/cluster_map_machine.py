@@ -5,7 +5,7 @@ harmless. A command that cannot be read comes from a later version, and stops th
 over it would let the replicas diverge.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from typing import TypeVar
 
 import msgspec
@@ -58,7 +58,7 @@ class ClusterMapMachine:
         """Return the map of now, which never changes."""
         return self.state
 
-    def save_snapshot(self, prepared: object) -> Iterator[bytes]:
+    def save_snapshot(self, prepared: object) -> Generator[bytes, None, None]:
         """Yield the image of a map."""
         assert isinstance(prepared, MapState), "that was not prepared here"
         yield pack_image(prepared)

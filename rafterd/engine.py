@@ -34,10 +34,9 @@ from rafter_core import (
 )
 from rafter_storage.errors import CorruptionError, DiskFull
 from rafter_storage.segment_manager import GroupChange, GroupWrite, SegmentManager, WriteJob
-from rafter_transport.exchanger import Channel
 from rafterd.flusher import Flusher, Job, make_flusher
 from rafterd.placement import shard_of_group
-from rafterd.raft_post import Post, RaftPost, ShardCounts, received
+from rafterd.raft_post import RaftCarrier, RaftPost, ShardCounts, received
 from rafterd.replica import Place, Replica
 from rafterd.shared import Counter
 
@@ -86,7 +85,7 @@ class Engine:
         *,
         loop: asyncio.AbstractEventLoop,
         store: SegmentManager,
-        post: Post,
+        post: RaftCarrier,
         shard_counts: ShardCounts,
         counters: memoryview,
         sync_mode: str,
@@ -141,9 +140,9 @@ class Engine:
             self._is_scheduled = True
             self._loop.call_soon(self._round)
 
-    def receive(self, channel: Channel, node: int, shard: int, items: Iterable[Any]) -> None:
+    def receive(self, node: int, shard: int, items: Iterable[Any]) -> None:
         """Step raft messages from the shard (node, shard). Malformed ones raise DecodeError."""
-        for group, message in received(channel, node, items):
+        for group, message in received(node, items):
             replica = self.replicas.get(group)
             if replica is None:
                 continue
@@ -217,8 +216,8 @@ class Engine:
 
     def snapshot_installed(self, replica: Replica, place: Place) -> None:
         """Go on with a replica whose state machine has recovered from the snapshot at `place`."""
-        if replica.is_condemned or place.index != replica.installing_index:
-            # A newer snapshot has come meanwhile, and is being installed next.
+        if self._is_stopped or replica.is_condemned or place.index != replica.installing_index:
+            # Or a newer snapshot has come meanwhile, and is being installed next.
             return
         replica.snapshot_installed(place)
         self._release(self._held.pop(replica.group, []))
@@ -227,11 +226,22 @@ class Engine:
     def change(self, change: GroupChange, on_end: Callable[[bool], None]) -> None:
         """Change what a group's log knows beside its entries.
 
-        `on_end(True)` is called once that is durable, `on_end(False)` if the group goes out of
-        service before, and neither if the engine stops.
+        `on_end(True)` is called once that is durable, `on_end(False)` if before that the group goes
+        out of service or its log is replaced by a snapshot, and neither if the engine stops.
         """
+        if change.group not in self.replicas:
+            on_end(False)
+            return
         self._changes.append(_Change(change, on_end))
         self.schedule()
+
+    def _give_up_changes(self, group: int) -> None:
+        """Drop what no job has begun: it was asked for a log that counts no more."""
+        given_up = [each for each in self._changes if each.change.group == group]
+        if given_up:
+            self._changes = [each for each in self._changes if each.change.group != group]
+            for _, on_end in given_up:
+                on_end(False)
 
     def condemn(self, replica: Replica, error: CorruptionError) -> None:
         """Give up a group whose snapshot or log proved damaged outside of the engine."""
@@ -273,14 +283,11 @@ class Engine:
         logger.error("group %d is not served any more, its log is damaged: %s", group, error)
         del self.replicas[group]
         self._waiting = [stored for stored in self._waiting if stored.replica is not replica]
-        given_up = [each for each in self._changes if each.change.group == group]
-        self._changes = [each for each in self._changes if each.change.group != group]
         self._held.pop(group, None)
         self._store.condemn(group, error.damage)
         replica.condemn()
         self.on_condemned(group)
-        for _, on_end in given_up:
-            on_end(False)
+        self._give_up_changes(group)
 
     def _advance(self, replica: Replica) -> None:
         replica.advance()
@@ -291,6 +298,8 @@ class Engine:
         if ready.messages:
             self._post.send(replica.group, ready.messages)
         if ready.snapshot is not None:
+            # They would take effect behind it, and say of the new log what was true of the old.
+            self._give_up_changes(replica.group)
             self.snapshots.install(replica, ready.snapshot)
         if _must_be_written(ready) or replica.readies_in_storage:
             # Without entries of its own a Ready may still speak of entries that are being synced.

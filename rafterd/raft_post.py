@@ -1,29 +1,45 @@
 """The way of raft messages between the engine's groups and the exchanger's channels.
 
-A message is an item of its own, but for heartbeats and their responses: those that one round has
-for the same shard of a node leave as one item, however many groups they speak of.
+What one round has for the same shard of a node leaves as one item, however many groups it speaks
+of.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
-from rafter_core import DecodeError, Message, MessageKind
-from rafter_core.heartbeats import (
-    HEARTBEATS_MAX,
-    heartbeats_from_wire,
-    heartbeats_to_wire,
-    is_heartbeat,
-)
-from rafter_core.serializer import message_from_wire, message_to_wire
+from rafter_core import DecodeError, Message
+from rafter_core.message_wire import messages_from_wire, messages_to_wire
+from rafter_core.messages import MESSAGES_MAX, SNAPSHOT
 from rafter_transport.exchanger import Channel
 from rafterd.placement import shard_of_group
 
+Pair = tuple[int, Message]
+Join = Callable[[Sequence[Pair]], object]
+
 
 class Post(Protocol):
-    """The part of the exchanger that the engine uses."""
+    """The part of the exchanger that most of the daemon uses."""
 
     def post(self, node: int, shard: int, channel: Channel, item: Any) -> bool:  # noqa: ANN401
         """Queue one item for the next flush; False when it was refused."""
+
+    def flush(self) -> None:
+        """Send one frame to each destination with queued items."""
+
+
+class RaftCarrier(Protocol):
+    """The part of the exchanger that raft's messages use."""
+
+    def post_joined(
+        self,
+        node: int,
+        shard: int,
+        channel: Channel,
+        parts: Sequence[Pair],
+        join: Join,
+    ) -> bool:
+        """Queue parts for the next flush, joined to as few items as possible."""
 
     def flush(self) -> None:
         """Send one frame to each destination with queued items."""
@@ -45,67 +61,61 @@ class RaftPost:
 
     def __init__(
         self,
-        post: Post,
+        post: RaftCarrier,
         shard_counts: ShardCounts,
         on_snapshot: Callable[[int, Message], None],
     ) -> None:
         self._on_snapshot = on_snapshot
         self._post = post
         self._shard_counts = shard_counts
-        # What the round has gathered for each (node, shard).
-        self._heartbeats: dict[tuple[int, int], list[tuple[int, Message]]] = {}
+        # What the round has gathered for each node.
+        self._gathered: defaultdict[int, list[Pair]] = defaultdict(list)
 
     def send(self, group: int, messages: Iterable[Message]) -> None:
-        """Queue messages of one group; they leave with the next `flush`."""
+        """Gather messages of one group; they leave with the next `flush`, as they are then."""
         for message in messages:
-            if message.kind is MessageKind.SNAPSHOT:
+            if message.kind is SNAPSHOT:
                 self._on_snapshot(group, message)
-                continue
-            node = message.to
-            shards = self._shard_counts.shard_count(node)
-            if shards is None:
-                continue
-            shard = shard_of_group(group, shards)
-            if is_heartbeat(message):
-                self._gather(node, shard, group, message)
             else:
-                self._post.post(node, shard, Channel.RAFT, message_to_wire(group, message))
+                self._gathered[message.to].append((group, message))
 
     def flush(self) -> None:
-        """Send what was queued, and what others posted, one frame to each destination."""
-        if self._heartbeats:
-            gathered, self._heartbeats = self._heartbeats, {}
-            for (node, shard), heartbeats in gathered.items():
-                self._post_heartbeats(node, shard, heartbeats)
+        """Send what was gathered, and what others posted, one frame to each destination."""
+        if self._gathered:
+            gathered, self._gathered = self._gathered, defaultdict(list)
+            for node, pairs in gathered.items():
+                self._post_to(node, pairs)
         self._post.flush()
 
-    def _gather(self, node: int, shard: int, group: int, message: Message) -> None:
-        heartbeats = self._heartbeats.setdefault((node, shard), [])
-        heartbeats.append((group, message))
-        if len(heartbeats) == HEARTBEATS_MAX:
-            del self._heartbeats[node, shard]
-            self._post_heartbeats(node, shard, heartbeats)
-
-    def _post_heartbeats(
-        self, node: int, shard: int, heartbeats: list[tuple[int, Message]]
-    ) -> None:
-        if len(heartbeats) == 1:
-            self._post.post(node, shard, Channel.RAFT, message_to_wire(*heartbeats[0]))
-        else:
-            self._post.post(node, shard, Channel.HEARTBEATS, heartbeats_to_wire(heartbeats))
+    def _post_to(self, node: int, pairs: list[Pair]) -> None:
+        shards = self._shard_counts.shard_count(node)
+        if shards is None:
+            return
+        for shard, its_pairs in _by_shard(pairs, shards):
+            for begin in range(0, len(its_pairs), MESSAGES_MAX):
+                part = its_pairs[begin : begin + MESSAGES_MAX]
+                self._post.post_joined(node, shard, Channel.RAFT, part, messages_to_wire)
 
 
-def received(channel: Channel, node: int, items: Iterable[object]) -> Iterator[tuple[int, Message]]:
-    """Yield the (group, message) pairs of items that `node` sent on RAFT or HEARTBEATS.
+def _by_shard(pairs: list[Pair], shards: int) -> Iterable[tuple[int, list[Pair]]]:
+    """Divide pairs by the shards of their node; each part keeps its order."""
+    if shards == 1:
+        return ((0, pairs),)
+    divided: defaultdict[int, list[Pair]] = defaultdict(list)
+    for pair in pairs:
+        divided[shard_of_group(pair[0], shards)].append(pair)
+    return divided.items()
 
-    Raises DecodeError at the first that is malformed, or is in the name of another node.
+
+def received(node: int, items: Iterable[object]) -> Iterator[Pair]:
+    """Yield the (group, message) pairs of items that `node` sent.
+
+    Raises DecodeError at the first item that is malformed, or is in the name of another node.
     """
     for item in items:
-        if channel is Channel.HEARTBEATS:
-            messages = heartbeats_from_wire(item)
-        else:
-            messages = [message_from_wire(item)]
-        for group, message in messages:
-            if message.sender != node:
-                raise DecodeError(f"node {node} sent a message in the name of {message.sender}")
-            yield group, message
+        pairs = messages_from_wire(item)
+        # The messages of an item have one sender.
+        sender = pairs[0][1].sender
+        if sender != node:
+            raise DecodeError(f"node {node} sent a message in the name of {sender}")
+        yield from pairs

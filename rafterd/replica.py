@@ -107,11 +107,12 @@ class Replica:
         on_route: OnRoute,
         start: Place = NOWHERE,
     ) -> None:
-        """Begin with a machine that holds the state at `start`, which a snapshot was taken of."""
+        """Begin with what the log has recorded, and a machine that has recovered at `start`."""
         self.group = group
         self.node = node
         self.machine = machine
-        self.hard_state = hard_state
+        # What is in a snapshot was committed, though a crash came before a record that said so.
+        self.hard_state = hard_state._replace(commit=max(hard_state.commit, start.index))
         self.listener: ReplicaListener | None = None
         self.on_route = on_route
         self.is_dirty = False

@@ -150,7 +150,7 @@ class ShardServices:
             self._add_group(group)
         if boot.shard == 0 and self._system is None:
             # Without the map the configuration must do.
-            self._map.publish(MapState())
+            self._map.publish(MapState(), is_settled=False)
 
     # Building ---------------------------------------------------------------------------------
 
@@ -168,8 +168,7 @@ class ShardServices:
             registry=self._registry,
             limits=self._link_limits,
             handlers={
-                Channel.RAFT: functools.partial(self._on_raft, Channel.RAFT),
-                Channel.HEARTBEATS: functools.partial(self._on_raft, Channel.HEARTBEATS),
+                Channel.RAFT: self._on_raft,
                 Channel.REQUEST: self._on_requests,
                 Channel.REPLY: self._on_replies,
                 Channel.ADMIN: self._on_admin,
@@ -461,9 +460,9 @@ class ShardServices:
 
     # Between shards ---------------------------------------------------------------------------
 
-    def _on_raft(self, channel: Channel, node: int, shard: int, items: list[Any]) -> None:
+    def _on_raft(self, node: int, shard: int, items: list[Any]) -> None:
         try:
-            self.engine.receive(channel, node, shard, items)
+            self.engine.receive(node, shard, items)
         except DecodeError as error:
             raise PayloadError(str(error)) from error
         except InvariantError as error:

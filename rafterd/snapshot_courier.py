@@ -12,15 +12,17 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from rafter_core import (
+    NO_NODE,
     DecodeError,
     Message,
     MessageKind,
     Snapshot,
-    message_from_wire,
-    message_to_wire,
+    messages_from_wire,
+    messages_to_wire,
 )
-from rafter_storage.errors import CorruptionError, SnapshotCorrupted
-from rafter_storage.snapshot_reader import SnapshotInfo
+from rafter_storage.errors import CorruptionError, Damage, SnapshotCorrupted, StorageError
+from rafter_storage.segment_manager import GroupChange
+from rafter_storage.snapshot_reader import SnapshotInfo, SnapshotReader
 from rafter_storage.snapshot_store import SnapshotStore
 from rafter_transport.express import Transfer
 from rafter_transport.express_ends import Run, Sink, SinkError, Source
@@ -31,11 +33,17 @@ from rafterd.placement import shard_of_group
 from rafterd.raft_post import ShardCounts
 from rafterd.replica import Place, Replica
 from rafterd.shared import Counter
-from rafterd.snapshot_taker import IMAGE_NAME, GivenUp
+from rafterd.snapshot_taker import IMAGE_NAME, GivenUp, record
 
-__all__ = ["SnapshotCourier", "place_of"]
+__all__ = ["SnapshotCourier", "place_of", "set_aside"]
 
 logger = logging.getLogger(__name__)
+
+RETRY_SECONDS = 3.0
+"""How long a node is sent nothing of a group after a transfer of it has failed. Raft asks again
+with every heartbeat, and what has failed may fail after many bytes: a full disk above all."""
+
+CLOSE_SECONDS = 1.0
 
 
 def place_of(info: SnapshotInfo) -> Place:
@@ -50,7 +58,10 @@ class Sender(Protocol):
         """Send a snapshot; False if it is refused, and then the source stays the caller's."""
 
     def cancel(self, group: int, node: int) -> bool:
-        """End a transfer; False if there is none."""
+        """End a transfer to a node; False if there is none."""
+
+    def cancel_receive(self, group: int) -> bool:
+        """End a transfer to here; False if there is none."""
 
     def transfers(self) -> list[Transfer]:
         """Return what is under way or waiting."""
@@ -67,6 +78,7 @@ class SnapshotCourier:
         files: ExpressFiles,
         shard_counts: ShardCounts,
         run: Run,
+        now_seconds: Callable[[], float],
         loop: asyncio.AbstractEventLoop,
         counters: memoryview,
         on_fatal: Callable[[BaseException], None],
@@ -78,9 +90,13 @@ class SnapshotCourier:
         self._files = files
         self._shard_counts = shard_counts
         self._run = run
+        self._now_seconds = now_seconds
         self._loop = loop
         self._counters = counters
         self._on_fatal = on_fatal
+        # By group and node: the term in which a transfer was begun, when the next one may be.
+        self._terms: dict[tuple[int, int], int] = {}
+        self._retry_at_seconds: dict[tuple[int, int], float] = {}
         self._installs: dict[int, asyncio.Task[None]] = {}
         self._is_closed = False
 
@@ -94,14 +110,17 @@ class SnapshotCourier:
     def _send(self, group: int, message: Message) -> bool:
         assert message.snapshot is not None, "the core sends none without"
         node = message.to
+        if self._now_seconds() < self._retry_at_seconds.get((group, node), 0.0):
+            return False
         shards = self._shard_counts.shard_count(node)
         info = self._to_send(group, message.snapshot.index)
         if shards is None or info is None:
             return False
         message.snapshot = info.snapshot
-        packed = pack_item(message_to_wire(group, message))
+        packed = pack_item(messages_to_wire([(group, message)]))
         source = self._files.source(info)
         if self.express.send(node, shard_of_group(group, shards), group, packed, source):
+            self._terms[group, node] = message.term
             logger.info(
                 "group %d: a snapshot of index %d, %d bytes, goes to node %d",
                 group, info.index, info.manifest.size_bytes, node,
@@ -117,10 +136,13 @@ class SnapshotCourier:
 
     def sent(self, group: int, node: int, is_ok: bool, reason: str) -> None:
         """Take note of how a transfer has ended; express calls it once for each."""
+        self._terms.pop((group, node), None)
         if is_ok:
+            self._retry_at_seconds.pop((group, node), None)
             self._counters[Counter.SNAPSHOTS_SENT_TOTAL] += 1
             logger.info("group %d: node %d has the snapshot", group, node)
         else:
+            self._retry_at_seconds[group, node] = self._now_seconds() + RETRY_SECONDS
             self._counters[Counter.SNAPSHOTS_UNSENT_TOTAL] += 1
             logger.warning("group %d: node %d has not got the snapshot: %s", group, node, reason)
         self._report(group, node, is_ok)
@@ -129,11 +151,20 @@ class SnapshotCourier:
         self._engine.report_snapshot(group, node, is_ok=is_ok)
 
     def look(self) -> None:
-        """End transfers of groups that are led here no more. Called some times a second."""
+        """End transfers whose leader leads no more: its message would be ignored in the end.
+
+        Called some times a second. What comes from a deposed leader also stands in the way of what
+        its successor sends.
+        """
         for transfer in self.express.transfers():
-            replica = self._engine.replicas.get(transfer.group)
-            if transfer.is_sent and (replica is None or not replica.is_leader):
-                self.express.cancel(transfer.group, transfer.node)
+            group, node = transfer.group, transfer.node
+            replica = self._engine.replicas.get(group)
+            if transfer.is_sent:
+                term = self._terms.get((group, node))
+                if replica is None or not replica.is_leader or replica.node.term != term:
+                    self.express.cancel(group, node)
+            elif replica is None or replica.node.leader not in (NO_NODE, node):
+                self.express.cancel_receive(group)
 
     # In ---------------------------------------------------------------------------------------
 
@@ -162,10 +193,18 @@ class SnapshotCourier:
             self._engine.step(replica, message, shard_of_group(group, shards))
         except Exception as error:  # noqa: BLE001 - a broken invariant stops the shard
             self._on_fatal(error)
+            return
+        assert message.snapshot is not None, "that has been checked"
+        if replica.node.commit < message.snapshot.index:
+            # The term is over, and with it the leader. Its successor may have an older snapshot,
+            # which the store would refuse for this one, though nothing leads to this one any more.
+            self._set_aside(group, message.snapshot)
 
     def _checked(self, group: int, node: int, packed: bytes) -> Message:
         """Decode a message, and hold it against who sent it and what came with it."""
-        named, message = message_from_wire(unpack(packed))
+        (named, message), *others = messages_from_wire(unpack(packed))
+        if others:
+            raise DecodeError("is more than one")
         if message.kind is not MessageKind.SNAPSHOT or message.snapshot is None:
             raise DecodeError(f"is a {message.kind.name}")
         if named != group or message.sender != node:
@@ -174,43 +213,66 @@ class SnapshotCourier:
             raise DecodeError(f"speaks of {message.snapshot}, which has not come with it")
         return message
 
+    def _set_aside(self, group: int, snapshot: Snapshot) -> None:
+        for info in self._store.snapshots(group):
+            if info.snapshot == snapshot:
+                set_aside(self._store, info)
+
     def install(self, replica: Replica, snapshot: Snapshot) -> None:
         """Let the state machine recover from a snapshot that `received` has announced."""
-        info = next(
-            info for info in self._store.snapshots(replica.group) if info.snapshot == snapshot
-        )
-        earlier = self._installs.get(replica.group)
-        task = self._loop.create_task(self._install(replica, info, earlier))
-        self._installs[replica.group] = task
-        task.add_done_callback(functools.partial(self._installed, replica.group))
+        group = replica.group
+        (info,) = [info for info in self._store.snapshots(group) if info.snapshot == snapshot]
+        # Read from now on, so that it stays whatever comes.
+        reader = self._store.read(info)
+        task = self._loop.create_task(self._install(replica, reader, self._installs.get(group)))
+        self._installs[group] = task
+        task.add_done_callback(functools.partial(self._installed, group))
 
     async def _install(
-        self, replica: Replica, info: SnapshotInfo, earlier: "asyncio.Task[None] | None"
+        self, replica: Replica, reader: SnapshotReader, earlier: "asyncio.Task[None] | None"
     ) -> None:
-        if earlier is not None:
-            await asyncio.wait((earlier,))
-        if replica.is_condemned or replica.installing_index != info.index:
-            return
-        started_seconds = self._loop.time()
-        reader = self._store.read(info)
-        machine, chunks = replica.machine, self._checking(reader.chunks(IMAGE_NAME))
+        info = reader.info
+        try:
+            if earlier is not None:
+                await asyncio.wait((earlier,))
+            if replica.is_condemned or replica.installing_index != info.index:
+                return
+            is_there = await self._recover(replica, reader)
+        finally:
+            reader.close()
+        if is_there:
+            self._engine.snapshot_installed(replica, place_of(info))
+            change = GroupChange(info.group, snapshot=(info.index, info.term))
+            await record(change, engine=self._engine, store=self._store, run=self._run)
+
+    async def _recover(self, replica: Replica, reader: SnapshotReader) -> bool:
+        """Let a state machine recover; False if it has not, and the reason is dealt with."""
+        info, machine = reader.info, replica.machine
+        chunks = self._checking(reader.chunks(IMAGE_NAME))
+        started_seconds = self._now_seconds()
         try:
             await self._run(lambda: machine.recover_from_snapshot(chunks))
         except GivenUp:
-            return
+            return False
         except SnapshotCorrupted as error:
             self._store.mark_damaged(info, error.damage)
             # The log does not reach back behind it any more.
             self._engine.condemn(replica, CorruptionError(error.damage, replica.group))
-            return
-        finally:
-            reader.close()
+            return False
+        except StorageError:
+            raise
+        except Exception as error:
+            # Of a later version, perhaps. It concerns this group alone.
+            logger.exception("group %d: cannot recover from %s", info.group, info.path)
+            damage = Damage(info.path, 0, f"the state machine does not take it: {error}")
+            self._engine.condemn(replica, CorruptionError(damage, replica.group))
+            return False
         self._counters[Counter.SNAPSHOTS_INSTALLED_TOTAL] += 1
         logger.info(
             "group %d: installed the snapshot of index %d, %d bytes, in %.1f s",
-            info.group, info.index, info.manifest.size_bytes, self._loop.time() - started_seconds,
+            info.group, info.index, info.manifest.size_bytes, self._now_seconds() - started_seconds,
         )  # fmt: skip
-        self._engine.snapshot_installed(replica, place_of(info))
+        return True
 
     def _installed(self, group: int, task: "asyncio.Task[None]") -> None:
         if self._installs.get(group) is task:
@@ -228,5 +290,14 @@ class SnapshotCourier:
     async def close(self) -> None:
         """Give up the installations under way: the next start recovers from their snapshots."""
         self._is_closed = True
-        if self._installs:
-            await asyncio.wait([*self._installs.values()])
+        tasks = [*self._installs.values()]
+        if tasks:
+            # They may wait for a log that is not written any more.
+            await asyncio.wait(tasks, timeout=CLOSE_SECONDS)
+            for task in tasks:
+                task.cancel()
+
+
+def set_aside(store: SnapshotStore, info: SnapshotInfo) -> None:
+    """Take a snapshot out of use that is ahead of its group's log: received, and not installed."""
+    store.mark_damaged(info, Damage(info.path, 0, "it was received and did not become the log"))

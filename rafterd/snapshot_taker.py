@@ -6,13 +6,15 @@ more than the log does. They are taken one after the other, by another thread th
 time at most, since it shares the interpreter with the event loop.
 
 The order is: the snapshot is durable -> the log's metadata names it and the log is cut, durably ->
-older snapshots go. As many are kept as the store retains, and the log back to the oldest of them.
+older snapshots go. As many are kept as the store retains, and the log back to the oldest of them,
+and to those that are being sent: their receivers have to go on from there.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator
+from contextlib import closing
 
 from rafter_storage.errors import SnapshotRefused, StorageError
 from rafter_storage.segment_manager import GroupChange
@@ -26,7 +28,7 @@ from rafterd.engine import Engine
 from rafterd.replica import Replica
 from rafterd.shared import Counter
 
-__all__ = ["IMAGE_NAME", "GivenUp", "SnapshotTaker"]
+__all__ = ["IMAGE_NAME", "GivenUp", "SnapshotTaker", "record"]
 
 logger = logging.getLogger(__name__)
 
@@ -93,14 +95,20 @@ class SnapshotTaker:
         self._worker.close()
 
     def _is_due(self, replica: Replica) -> bool:
+        if replica.is_installing:
+            return False
         newest = self._store.newest(replica.group)
-        log_bytes = self._limits.log_bytes
+        newest_index = 0 if newest is None else newest.index
+        if newest_index < replica.snapshot_index:
+            # The one that was there has proved damaged. Without another one a follower that lags
+            # might have to wait for ever, since an idle group's log does not grow.
+            return True
+        limits = self._limits
+        log_bytes = limits.log_bytes
         if newest is not None:
             log_bytes = max(log_bytes, newest.manifest.size_bytes)
-        entries = replica.applied.index - replica.snapshot_index
-        return entries > 0 and (
-            replica.logged_bytes >= log_bytes or entries >= self._limits.log_entries
-        )
+        entries = replica.node.applied - newest_index
+        return entries > 0 and (entries >= limits.log_entries or replica.logged_bytes >= log_bytes)
 
     async def _take_each(self, groups: list[int]) -> None:
         for group in groups:
@@ -110,15 +118,16 @@ class SnapshotTaker:
             self._asked.discard(group)
 
     async def _take(self, replica: Replica) -> None:
+        """Take one snapshot, unless the state machine is not where the log is just now."""
         group, place = replica.group, replica.applied
-        if replica.is_installing or place.index <= replica.snapshot_index:
+        if replica.is_installing or place.index < replica.snapshot_index:
             return
         try:
             writer = self._store.begin(
                 group, place.index, place.term, replica.node.membership, place.membership_index
             )
         except SnapshotRefused as error:
-            # A newer one has been received, and is about to be installed.
+            self._retry_at_seconds[group] = self._now_seconds() + RETRY_SECONDS
             logger.info("group %d: no snapshot of index %d: %s", group, place.index, error)
             return
         # In one turn with the place, so that no update lies between.
@@ -126,16 +135,21 @@ class SnapshotTaker:
         prepared = replica.machine.prepare_snapshot()
         image = replica.machine.save_snapshot(prepared)
 
-        def check() -> None:
-            if self._is_closed or replica.is_installing or replica.is_condemned:
-                raise GivenUp
+        def is_given_up() -> bool:
+            # An installed snapshot has replaced the state, perhaps in part of the image already.
+            return (
+                self._is_closed
+                or replica.is_condemned
+                or replica.is_installing
+                or replica.snapshot_index > place.index
+            )
 
         started_seconds = self._now_seconds()
         try:
-            info = await self._run(lambda: _write(writer, image, check))
+            info = await self._run(lambda: _write(writer, image, is_given_up))
         except Exception as error:  # noqa: BLE001 - it costs a snapshot, and not the shard
             await self._run(writer.abort)
-            self._failed(group, place.index, error)
+            self._failed(group, place.index, GivenUp() if is_given_up() else error)
             return
         self._store.admit(writer)
         self._counters[Counter.SNAPSHOTS_TAKEN_TOTAL] += 1
@@ -143,9 +157,9 @@ class SnapshotTaker:
             "group %d: a snapshot of index %d, %d bytes, in %.1f s",
             group, place.index, info.manifest.size_bytes, self._now_seconds() - started_seconds,
         )  # fmt: skip
-        if not replica.is_installing and place.index > replica.snapshot_index:
+        if not is_given_up():
             replica.snapshot_taken(place.index, covered_bytes)
-            await self._record(info)
+            await record(self._cut(info), engine=self._engine, store=self._store, run=self._run)
 
     def _failed(self, group: int, index: int, error: Exception) -> None:
         if isinstance(error, GivenUp):
@@ -157,41 +171,62 @@ class SnapshotTaker:
         trace = None if isinstance(error, StorageError) else error
         logger.error("group %d: no snapshot of index %d: %s", group, index, error, exc_info=trace)
 
-    async def _record(self, info: SnapshotInfo) -> None:
-        """Let the log name a snapshot, cut it, and let go of what that makes needless."""
-        group = info.group
-        recorded: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        change = GroupChange(
+    def _cut(self, info: SnapshotInfo) -> GroupChange:
+        """Return what the log is to know of a new snapshot, and how far it may be cut for it."""
+        store, group = self._store, info.group
+        compact_to = store.compactable_index(group)
+        read_index = store.oldest_read_index(group)
+        if read_index is not None and not self._engine.is_disk_full:
+            compact_to = min(compact_to, read_index)
+        return GroupChange(
             group,
             membership=(info.membership_index, info.membership),
             snapshot=(info.index, info.term),
-            compact_to=self._store.compactable_index(group),
+            compact_to=min(compact_to, info.index),
         )
-        self._engine.change(change, recorded.set_result)
-        if not await recorded:
-            return
-        try:
-            removal = self._store.retire(group)
-            if removal.paths:
-                await self._run(removal.run)
-        except StorageError as error:
-            # They are no harm, and the next start removes them.
-            logger.error("group %d: old snapshots stay: %s", group, error)
+
+
+async def record(change: GroupChange, *, engine: Engine, store: SnapshotStore, run: Run) -> None:
+    """Let the log name a snapshot, durably, and then let go of what that makes needless.
+
+    Does not return if the engine stops. Raises nothing.
+    """
+    assert change.snapshot is not None
+    group = change.group
+    recorded: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+    engine.change(change, recorded.set_result)
+    if not await recorded:
+        return
+    newest = store.newest(group)
+    if newest is None or newest.index != change.snapshot[0]:
+        # One that came meanwhile is no reason to let go of any before the log names it.
+        return
+    try:
+        removal = store.retire(group)
+        if removal.paths:
+            await run(removal.run)
+    except StorageError as error:
+        # They are no harm, and the next start removes them.
+        logger.error("group %d: old snapshots stay: %s", group, error)
 
 
 def _write(
-    writer: SnapshotWriter, image: Iterable[bytes], check: Callable[[], None]
+    writer: SnapshotWriter, image: Generator[bytes, None, None], is_given_up: Callable[[], bool]
 ) -> SnapshotInfo:
     """Write an image and publish it. On another thread than the loop's.
 
     After each chunk the thread rests as long as the chunk took.
     """
-    busy_since = time.perf_counter()
-    for chunk in image:
-        check()
-        writer.write(IMAGE_NAME, chunk)
-        time.sleep(min(time.perf_counter() - busy_since, PAUSE_SECONDS_MAX))
+    # Closed at once also when it is given up: until then the state machine holds its state still.
+    with closing(image):
         busy_since = time.perf_counter()
+        for chunk in image:
+            # After the chunk was made: only now is it known to be of the state that was prepared.
+            if is_given_up():
+                raise GivenUp
+            writer.write(IMAGE_NAME, chunk)
+            time.sleep(min(time.perf_counter() - busy_since, PAUSE_SECONDS_MAX))
+            busy_since = time.perf_counter()
     # Also an empty image has its file.
     writer.write(IMAGE_NAME, b"")
     return writer.finish()

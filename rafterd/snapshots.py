@@ -9,9 +9,9 @@ from typing import Generic, NamedTuple, TypeVar
 
 from rafter_core import Membership, StateMachine
 from rafter_storage.data_directory import snapshots_directory
-from rafter_storage.errors import SnapshotCorrupted, StorageError
+from rafter_storage.errors import Damage, SnapshotCorrupted, StorageError
 from rafter_storage.group_log import GroupLog
-from rafter_storage.snapshot_reader import SnapshotInfo, SnapshotReader
+from rafter_storage.snapshot_reader import SnapshotInfo
 from rafter_storage.snapshot_store import SnapshotStore
 from rafter_transport.exchanger import Exchanger
 from rafter_transport.express import Express
@@ -24,10 +24,10 @@ from rafterd.engine import Engine
 from rafterd.express_files import ExpressFiles
 from rafterd.replica import NOWHERE, Place
 from rafterd.shared import Counter
-from rafterd.snapshot_courier import SnapshotCourier, place_of
+from rafterd.snapshot_courier import SnapshotCourier, place_of, set_aside
 from rafterd.snapshot_taker import IMAGE_NAME, SnapshotTaker
 
-__all__ = ["Snapshots", "open_snapshots", "recover"]
+__all__ = ["Recovered", "Snapshots", "open_snapshots", "recover"]
 
 logger = logging.getLogger(__name__)
 
@@ -73,23 +73,36 @@ def recover(
 ) -> Recovered[Machine] | None:
     """Return a machine with the state of the newest snapshot that is sound and belongs to the log.
 
-    One that was received and not installed belongs to a log that this node has not got yet; its
-    leader sends it again. Without any, the machine is new, if the whole log is there to be applied.
-    Otherwise None: the group cannot be served. `progress` is called for each chunk. Raises
-    StorageError if the disk cannot be read, or the machine does not take a sound image.
+    One that was received and not installed belongs to a log that this node has not got: it is set
+    aside, and the leader of now sends what it has. Without any, the machine is new, if the whole
+    log is there to be applied. Otherwise None: the group cannot be served. `progress` is called for
+    each chunk. Raises StorageError if the disk cannot be read.
     """
-    for info in reversed(store.snapshots(log.group)):
+    group = log.group
+    for info in reversed(store.snapshots(group)):
+        if info.index > log.last_index():
+            logger.warning("group %d: %s is ahead of the log, and is set aside", group, info.path)
+            set_aside(store, info)
+            continue
         if not _belongs(info, log):
             continue
         machine = make_machine()
         try:
             with store.read(info) as reader:
-                _fill(machine, reader, progress)
+                machine.recover_from_snapshot(_showing(reader.chunks(IMAGE_NAME), progress))
         except SnapshotCorrupted as error:
-            logger.error("group %d: a snapshot is damaged: %s", log.group, error)
+            logger.error("group %d: a snapshot is damaged: %s", group, error)
             store.mark_damaged(info, error.damage)
             continue
-        logger.info("group %d: recovered from the snapshot of index %d", log.group, info.index)
+        except StorageError:
+            raise
+        except Exception as error:
+            # Of a later version, perhaps. It concerns this group alone.
+            logger.exception("group %d: cannot recover from %s", group, info.path)
+            refused = Damage(info.path, 0, f"the state machine does not take it: {error}")
+            store.mark_damaged(info, refused)
+            continue
+        logger.info("group %d: recovered from the snapshot of index %d", group, info.index)
         return Recovered(machine, place_of(info), info.membership)
     return Recovered(make_machine(), NOWHERE, None) if log.first_index() == 1 else None
 
@@ -99,19 +112,10 @@ def _belongs(info: SnapshotInfo, log: GroupLog) -> bool:
     return log.first_index() - 1 <= index <= log.last_index() and log.term(index) == info.term
 
 
-def _fill(machine: StateMachine, reader: SnapshotReader, progress: Callable[[], None]) -> None:
-    def chunks() -> Iterator[bytes]:
-        for chunk in reader.chunks(IMAGE_NAME):
-            progress()
-            yield chunk
-
-    try:
-        machine.recover_from_snapshot(chunks())
-    except StorageError:
-        raise
-    except Exception as error:
-        # Of a later version, perhaps.
-        raise StorageError(f"cannot recover from {reader.info.path}: {error}") from error
+def _showing(chunks: Iterator[bytes], progress: Callable[[], None]) -> Iterator[bytes]:
+    for chunk in chunks:
+        progress()
+        yield chunk
 
 
 class Snapshots:
@@ -146,6 +150,7 @@ class Snapshots:
             files=self._files,
             shard_counts=registry,
             run=self._run,
+            now_seconds=loop.time,
             loop=loop,
             counters=counters,
             on_fatal=on_fatal,
@@ -209,6 +214,7 @@ class Snapshots:
             # It may wait for a log that is not written any more.
             await asyncio.wait((self._working,), timeout=CLOSE_SECONDS)
             self._working.cancel()
+        await self._files.discard(self._run)
         await self._loop.run_in_executor(None, self._executor.shutdown)
 
     def _run(self, function: Callable[[], Result], /) -> "asyncio.Future[Result]":

@@ -137,20 +137,21 @@ class SystemGroup:
         self._distribution = distribution
         self._mark = mark
         self._is_disk_full = is_disk_full
-        self._published = everything_logged(
+        self._seen = MapState()
+        assumed = everything_logged(
             machine.state, log, replica.node.applied, replica.hard_state.commit
         )
-        distribution.publish(self._published)
+        distribution.publish(assumed, is_settled=False)
 
     def tick(self) -> None:
         """Publish what has changed; as the leader, propose what the map lacks."""
         state = self._machine.state
         # Older ones are on the way to what is published: this node is replaying its log.
-        if state is not self._published and state.version >= self._published.version:
-            if state != self._published:
-                logger.info("the cluster's map has version %d", state.version)
-                self._distribution.publish(state)
-            self._published = state
+        is_news = state.version and state is not self._seen
+        if is_news and state.version >= self._distribution.publication.version:
+            logger.info("the cluster's map has version %d", state.version)
+            self._distribution.publish(state, is_settled=True)
+            self._seen = state
         command = self._lacking(state) if self._is_ready else None
         if command is not None:
             self._propose(command)

@@ -1,8 +1,29 @@
-"""Settings of all tests."""
+"""Settings of all tests, in one process and in several (`pytest -n`, by pytest-xdist)."""
 
+from typing import Any
+
+import pytest
 from hypothesis import settings
 
 # No example has a time limit: on a busy machine it would fail for being slow. A test that hangs is
 # ended by pytest's own timeout.
 settings.register_profile("rafter", deadline=None)
 settings.load_profile("rafter")
+
+WITH_REAL_NODES = ("tests/cluster/", "tests/crash/test_real.py")
+"""Their nodes and clients take several processors as it is: never two of these at a time."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Hand out whole files, in order, so that what a file sets up once is set up once."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class FileScheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
+        def _split_scope(self, nodeid: str) -> str:
+            if nodeid.startswith(WITH_REAL_NODES):
+                return "real nodes"
+            return nodeid.partition("::")[0]
+
+    config.option.loadscopereorder = False
+    return FileScheduling(config, log)

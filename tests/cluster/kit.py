@@ -5,7 +5,6 @@ Nothing here sleeps for a guess: every wait polls a condition until a deadline.
 
 import contextlib
 import os
-import random
 import re
 import signal
 import socket
@@ -17,6 +16,8 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
+
+from tests.ports import free_ports
 
 Value = TypeVar("Value")
 
@@ -42,24 +43,6 @@ def wait_for(
         time.sleep(POLL_SECONDS)
 
 
-def free_port_range(count: int) -> int:
-    """Return the first of `count` neighbouring ports that are all free on loopback now.
-
-    They lie below the kernel's range for outgoing connections, which would take them meanwhile.
-    """
-    generator = random.Random()
-    for _ in range(200):
-        first = generator.randrange(10_000, 32_000 - count)
-        with contextlib.ExitStack() as stack:
-            try:
-                for port in range(first, first + count):
-                    stack.enter_context(socket.create_server((HOST, port)))
-            except OSError:
-                continue
-            return first
-    raise AssertionError(f"no {count} neighbouring ports are free")
-
-
 class Node:
     """One rafterd: its configuration file, and its process while it runs."""
 
@@ -79,7 +62,7 @@ class Node:
         """Give it other ports, in its own configuration alone. It must not be running."""
         assert not self.is_running
         text = self.config_path.read_text()
-        shift = free_port_range(PORTS_PER_NODE) - self.client_port
+        shift = free_ports(PORTS_PER_NODE) - self.client_port
         for port in (self.client_port, self.peer_port, self.http_port):
             text = text.replace(f"{HOST}:{port}", f"{HOST}:{port + shift}")
         self.config_path.write_text(text)
@@ -208,7 +191,7 @@ class Cluster:
         one they listen on, something else can stand between them.
         """
         directory.mkdir(parents=True, exist_ok=True)
-        base = free_port_range(nodes * PORTS_PER_NODE)
+        base = free_ports(nodes * PORTS_PER_NODE)
         ports = {node: base + (node - 1) * PORTS_PER_NODE for node in range(1, nodes + 1)}
         initial = [
             f"{node}@{peer_host}:{port + PORTS_PER_NODE // 2}" for node, port in ports.items()

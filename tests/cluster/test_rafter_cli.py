@@ -5,7 +5,8 @@ import os
 import subprocess
 import sys
 
-from tests.cluster.kit import HOST, Cluster, free_port_range
+from tests.cluster.kit import HOST, Cluster
+from tests.ports import free_ports
 
 RUN_SECONDS_MAX = 30
 
@@ -49,7 +50,7 @@ def test_conditions_have_an_exit_code_of_their_own(one_node: Cluster) -> None:
 
 
 def test_the_next_endpoint_is_tried_when_one_is_down(one_node: Cluster) -> None:
-    down = f"{HOST}:{free_port_range(1)}"
+    down = f"{HOST}:{free_ports()}"
     done = _cli(f"{down},{one_node.endpoints}", "put", "cli:down", "1")
     assert done.returncode == 0, done.stderr
     assert _cli(down, "get", "cli:down").returncode == 5

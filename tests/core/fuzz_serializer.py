@@ -1,22 +1,14 @@
-"""Feeds the serializer inputs by the hundred thousand: `make fuzz`.
-
-    python -m tests.core.fuzz_serializer [--inputs 200000] [--seed N]
+"""What the core decodes, as targets of `make fuzz`; and its values, for properties of all kinds.
 
 Whatever is fed is decoded to values that keep the promised ranges and encode to the same again, or
-is refused with DecodeError. The first failure is reduced, printed with the seed, and the exit code
-is 1; the same seed and number of inputs repeat it.
+is refused with DecodeError.
 """
 
 from __future__ import annotations
 
-import argparse
 import random
-import sys
-import time
-import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import hypothesis
 import msgpack
@@ -26,12 +18,11 @@ from hypothesis import strategies as st
 from rafter_core import serializer
 from rafter_core.entries import NUMBER_MAX, Entry, EntryKind
 from rafter_core.errors import DecodeError
-from rafter_core.heartbeats import heartbeats_from_wire, heartbeats_to_wire
 from rafter_core.membership import MEMBERS_MAX, Membership
+from rafter_core.message_wire import messages_from_wire, messages_to_wire
 from rafter_core.messages import (
     APPEND,
     HEARTBEAT,
-    HEARTBEAT_RESPONSE,
     PRE_VOTE,
     PROPOSE,
     REMOTE_KINDS,
@@ -41,12 +32,10 @@ from rafter_core.messages import (
     MessageKind,
 )
 from rafter_core.snapshot import Snapshot
+from tests.fuzz.engine import Target
 
-BATCH_INPUTS = 5_000
-"""hypothesis remembers every input of a run, to repeat none: this bounds the memory it takes."""
-
-VARIATIONS = 25
-"""Inputs made of one valid value: making a value takes far longer than changing it."""
+SEEDS = 300
+"""Valid encodings that a target begins with."""
 
 # Values -------------------------------------------------------------------------------------------
 
@@ -106,13 +95,13 @@ snapshots = st.builds(
 
 
 @st.composite
-def messages(draw: st.DrawFn) -> Message:
+def messages(draw: st.DrawFn, to: int = 1, sender: int = 2) -> Message:
     """Messages of every kind that travels, with whatever its kind may carry."""
     kind = draw(st.sampled_from(sorted(REMOTE_KINDS)))
     message = Message(
         kind=kind,
-        to=draw(numbers),
-        sender=draw(numbers),
+        to=to,
+        sender=sender,
         term=draw(numbers),
         log_term=draw(numbers),
         index=draw(numbers),
@@ -123,6 +112,8 @@ def messages(draw: st.DrawFn) -> Message:
     )
     if kind is APPEND:
         message.entries = draw(entries())
+        if message.entries:
+            message.index = message.entries[0].index - 1
     elif kind is PROPOSE:
         message.entries = draw(proposals)
     elif kind is VOTE or kind is PRE_VOTE:
@@ -132,15 +123,22 @@ def messages(draw: st.DrawFn) -> Message:
     return message
 
 
+@st.composite
+def batches(draw: st.DrawFn) -> list[tuple[int, Message]]:
+    """Messages of some groups, from one node to one other."""
+    message = messages(draw(numbers), draw(numbers))
+    return draw(st.lists(st.tuples(numbers, message), min_size=1, max_size=4))
+
+
 def pack(item: object) -> bytes:
     """Return a wire form as it stands in a frame."""
     packed: bytes = msgpack.packb(item)
     return packed
 
 
-def pack_message(group: int, message: Message) -> bytes:
-    """Return a message as it stands in a frame."""
-    return pack(serializer.message_to_wire(group, message))
+def pack_message(message: Message) -> bytes:
+    """Return one message as it stands in a frame."""
+    return pack(messages_to_wire([(1, message)]))
 
 
 scalars: st.SearchStrategy[Any] = (
@@ -162,77 +160,13 @@ junk = st.recursive(
     max_leaves=20,
 )
 """Whatever msgpack can hold."""
-replacements = st.lists(scalars | st.lists(scalars, max_size=3), max_size=1)
-
-
-@st.composite
-def near_misses(draw: st.DrawFn, source: st.SearchStrategy[bytes]) -> object:
-    """Something valid, unpacked, with items replaced, dropped or added, at any depth."""
-    item = msgpack.unpackb(draw(source))
-    for _ in range(draw(st.integers(1, 3))):
-        place: list[Any] = item
-        while draw(st.booleans()):
-            deeper = [inner for inner in place if isinstance(inner, list)]
-            if not deeper:
-                break
-            place = draw(st.sampled_from(deeper))
-        position = draw(st.integers(0, len(place)))
-        length = draw(st.integers(0, 1))
-        place[position : position + length] = draw(replacements)
-    return item
-
-
-@st.composite
-def mutated(draw: st.DrawFn, source: st.SearchStrategy[bytes]) -> bytes:
-    """A valid encoding after bits were flipped, parts cut, doubled, or taken from another one."""
-    data = bytearray(draw(source))
-    for _ in range(draw(st.integers(1, 3))):
-        begin = draw(st.integers(0, len(data)))
-        end = min(len(data), begin + draw(st.integers(1, 24)))
-        way = draw(st.integers(0, 5))
-        if way == 0 and begin < end:
-            data[begin] ^= 1 << draw(st.integers(0, 7))
-        elif way == 1 and begin < end:
-            data[begin] = draw(st.integers(0, 255))
-        elif way == 2:
-            del data[begin:end]
-        elif way == 3:
-            del data[begin:]
-        elif way == 4:
-            data[begin:begin] = data[begin:end]
-        else:
-            other = draw(source)
-            cut = draw(st.integers(0, len(other)))
-            data[begin:end] = other[cut : cut + draw(st.integers(0, 24))]
-    return bytes(data)
-
-
-nested = st.builds(
-    lambda head, depth, tail: head * depth + tail,
-    st.sampled_from([b"\x91", b"\xdc\x00\x01", b"\x92\x01", b"\x81\x01"]),
-    st.integers(0, 1100),
-    st.binary(max_size=4) | st.sampled_from([b"\xc0\xc0", b"\x90\x90"]),
-)
-"""Deeper than Python's recursion and msgpack's stack, with and without something behind it."""
 packed_entries = entries().map(serializer.pack_entries)
-packed_heartbeats = st.lists(
-    st.tuples(numbers, st.sampled_from([HEARTBEAT, HEARTBEAT_RESPONSE]), numbers, st.binary()),
-    min_size=1, max_size=4,
-).map(
-    lambda beats: pack(
-        heartbeats_to_wire(
-            [
-                (group, Message(kind=kind, to=1, sender=2, term=term, commit=term, context=context))
-                for group, kind, term, context in beats
-            ]
-        )
-    )
-)  # fmt: skip
 packed_memberships = memberships().map(serializer.pack_membership)
-packed_messages = st.builds(pack_message, numbers, messages())
+packed_members = memberships().map(lambda value: pack(serializer.membership_to_wire(value)))
+packed_messages = batches().map(lambda batch: pack(messages_to_wire(batch)))
 packed_snapshots = snapshots.map(lambda snapshot: pack(serializer.snapshot_to_wire(snapshot)))
 packed_snapshot_messages = snapshots.map(
-    lambda snapshot: pack_message(1, Message(kind=SNAPSHOT, to=1, term=3, snapshot=snapshot))
+    lambda snapshot: pack_message(Message(kind=SNAPSHOT, to=1, term=3, snapshot=snapshot))
 )
 
 # What decoding promises ---------------------------------------------------------------------------
@@ -335,78 +269,47 @@ def check_membership(data: bytes) -> bool:
     return True
 
 
-def check_message_item(item: object) -> bool:
-    """Decode a message from a value that came out of a frame."""
+def check_messages_item(item: object) -> bool:
+    """Decode messages from a value that came out of a frame."""
     try:
-        group, decoded = serializer.message_from_wire(item)
-    except DecodeError:
-        return False
-    assert_message(group, decoded)
-    wire = serializer.message_to_wire(group, decoded)
-    assert wire == item
-    assert serializer.message_from_wire(wire) == (group, decoded)
-    return True
-
-
-def check_message(data: bytes) -> bool:
-    """Decode a message from bytes, read as a receiver of frames reads them."""
-    try:
-        item = msgpack.unpackb(data)
-    except (ValueError, TypeError, RecursionError):
-        return False  # not the serializer's input yet
-    return check_message_item(item)
-
-
-def check_heartbeats_item(item: object) -> bool:
-    """Decode heartbeats from a value that came out of a frame."""
-    try:
-        decoded = heartbeats_from_wire(item)
+        decoded = messages_from_wire(item)
     except DecodeError:
         return False
     assert decoded
     for group, message in decoded:
-        assert message.kind in (HEARTBEAT, HEARTBEAT_RESPONSE)
         assert_message(group, message)
-    assert heartbeats_to_wire(decoded) == item
+    wire = messages_to_wire(decoded)
+    assert wire == item
+    assert messages_from_wire(wire) == decoded
     return True
 
 
-def check_heartbeats(data: bytes) -> bool:
-    """Decode heartbeats from bytes, read as a receiver of frames reads them."""
+def check_messages(data: bytes) -> bool:
+    """Decode messages from bytes, read as a receiver of frames reads them."""
     try:
         item = msgpack.unpackb(data)
     except (ValueError, TypeError, RecursionError):
-        return False
-    return check_heartbeats_item(item)
-
-
-def check_bytes(data: bytes) -> bool:
-    """Decode bytes as everything."""
-    checks = (check_entries, check_membership, check_message, check_heartbeats)
-    accepted = [check(data) for check in checks]  # each of them, whatever the others say
-    return any(accepted)
-
-
-def check_nested(data: bytes) -> bool:
-    """Decode bytes as everything, at Python's own limit of recursion: hypothesis has raised it."""
-    raised = sys.getrecursionlimit()
-    sys.setrecursionlimit(1_000)
-    try:
-        return check_bytes(data)
-    finally:
-        sys.setrecursionlimit(raised)
+        return False  # not the decoder's input yet
+    return check_messages_item(item)
 
 
 def check_item(item: object) -> bool:
     """Decode a value as everything, also where it stands inside of something else."""
+    append = _head(Message(kind=APPEND, entries=[Entry(1, 1, EntryKind.NORMAL, b"")]))
+    propose = _head(Message(kind=PROPOSE, entries=[Entry(0, 0, EntryKind.NORMAL, b"")]))
+    snapshot = _head(Message(kind=SNAPSHOT, snapshot=Snapshot(1, 1, Membership((1,)))))
+    context = _head(Message(kind=HEARTBEAT, context=b"context"))
     inside = [
-        [1, int(APPEND), 1, 2, 3, 0, 0, 0, False, 0, b"", item],
-        [1, int(PROPOSE), 1, 2, 0, 0, 0, 0, False, 0, b"", item],
-        [1, int(VOTE), 1, 2, 3, 0, 0, 0, False, 0, b"", [], item],
-        [1, int(SNAPSHOT), 1, 2, 3, 0, 0, 0, False, 0, b"", [], item],
-        [1, int(SNAPSHOT), 1, 2, 3, 0, 0, 0, False, 0, b"", [], [1, 1, item, b""]],
+        [item, 2, append, [], [1, 0, b""]],
+        [1, 2, item, [], []],
+        [1, 2, append, item, [1, 0, b""]],
+        [1, 2, append, [], item],
+        [1, 2, propose, [], item],
+        [1, 2, context, [item], []],
+        [1, 2, snapshot, [item], []],
+        [1, 2, snapshot, [[1, 1, item, b""]], []],
     ]
-    accepted = [check_message_item(item), *map(check_message_item, inside)]
+    accepted = [check_messages_item(item), *map(check_messages_item, inside)]
     for from_wire in (
         serializer.entries_from_wire,
         serializer.snapshot_from_wire,
@@ -418,6 +321,20 @@ def check_item(item: object) -> bool:
             continue
         accepted.append(True)
     return any(accepted)
+
+
+def _head(message: Message) -> object:
+    """Return the head of one message."""
+    return messages_to_wire([(1, message)])[2]
+
+
+def check_part(data: bytes) -> bool:
+    """Decode bytes as everything that stands in a message."""
+    try:
+        item = msgpack.unpackb(data)
+    except (ValueError, TypeError, RecursionError):
+        return False
+    return check_item(item)
 
 
 def check_entries_survive(value: list[Entry]) -> bool:
@@ -445,133 +362,45 @@ def check_snapshot_survives(value: Snapshot) -> bool:
     return True
 
 
-def check_message_survives(value: tuple[int, Message]) -> bool:
-    """A message comes back as it was."""
-    group, message = serializer.message_from_wire(msgpack.unpackb(pack_message(*value)))
-    assert_message(group, message)
-    assert (group, message) == value
+def check_messages_survive(value: list[tuple[int, Message]]) -> bool:
+    """Messages come back as they were."""
+    decoded = messages_from_wire(msgpack.unpackb(pack(messages_to_wire(value))))
+    for group, message in decoded:
+        assert_message(group, message)
+    assert decoded == value
     return True
 
 
-# The run ------------------------------------------------------------------------------------------
+# Targets ------------------------------------------------------------------------------------------
 
 
-class Family(NamedTuple):
-    """Inputs of one kind: how they are made, what they are fed to, and how many of a hundred.
+def seeds_of(
+    *strategies: st.SearchStrategy[bytes],
+) -> Callable[[random.Random], list[bytes]]:
+    """Return what draws valid encodings for a target."""
 
-    With `vary` they are made by it, from encodings of `source`.
-    """
-
-    name: str
-    share: int
-    source: st.SearchStrategy[Any]
-    check: Callable[[Any], bool]
-    vary: Callable[[st.SearchStrategy[bytes]], st.SearchStrategy[Any]] | None = None
-
-
-@dataclass
-class Count:
-    """How many inputs were fed, and how many of them were decoded to something."""
-
-    inputs: int = 0
-    accepted: int = 0
-
-
-FAMILIES = [
-    Family("random bytes", 12, st.binary(max_size=100), check_bytes),
-    Family("deep nesting", 2, nested, check_nested),
-    Family("mutated entries", 14, packed_entries, check_entries, mutated),
-    Family("mutated memberships", 8, packed_memberships, check_membership, mutated),
-    Family("mutated messages", 16, packed_messages, check_message, mutated),
-    Family("mutated snapshots", 6, packed_snapshot_messages, check_message, mutated),
-    Family("mutated heartbeats", 4, packed_heartbeats, check_heartbeats, mutated),
-    Family("heartbeats nearly right", 4, packed_heartbeats, check_heartbeats_item, near_misses),
-    Family("random structures", 4, junk, check_item),
-    Family("messages nearly right", 8, packed_messages, check_message_item, near_misses),
-    Family(
-        "parts of messages nearly right",
-        6,
-        packed_entries | packed_snapshots | packed_memberships,
-        check_item,
-        near_misses,
-    ),
-    Family("entries, there and back", 5, entries(), check_entries_survive),
-    Family("memberships, there and back", 3, memberships(), check_membership_survives),
-    Family("snapshots, there and back", 3, snapshots, check_snapshot_survives),
-    Family("messages, there and back", 5, st.tuples(numbers, messages()), check_message_survives),
-]
-
-
-def feed(family: Family, inputs: int, seed: int) -> Count:
-    """Feed at least so many inputs of one family. Raises what the first failing one raises."""
-    count = Count()
-
-    def feed_one(value: Any) -> None:
-        count.inputs += 1
-        count.accepted += family.check(value)
-
-    batch = 0
-    while count.inputs < inputs:
-        batch_seed = f"{seed} {family.name} {batch}"
-        size = min(BATCH_INPUTS, inputs - count.inputs)
-        source = family.source
-        if family.vary is not None:
-            encodings: list[bytes] = []
-            _run(encodings.append, source, 10 + size // VARIATIONS, batch_seed)
-            source = family.vary(st.sampled_from(encodings))
-        _run(feed_one, source, size, batch_seed)
-        batch += 1
-    return count
-
-
-def _run(
-    function: Callable[[Any], None], source: st.SearchStrategy[Any], values: int, seed: str
-) -> None:
-    """Call a function with so many values, or fewer if there are no more."""
-    test = given(source)(lambda value: function(value))
-    limits = settings(
-        max_examples=values, database=None, deadline=None, suppress_health_check=list(HealthCheck)
-    )
-    limits(hypothesis.seed(seed)(test))()
-
-
-def fuzz(inputs: int, seed: int, write: Callable[[str], object]) -> bool:
-    """Feed at least so many inputs in all and write what was fed; return whether none failed."""
-    write(f"seed {seed}\n")
-    total = Count()
-    for family in FAMILIES:
-        began = time.perf_counter()
-        try:
-            count = feed(family, -(-inputs * family.share // 100), seed)
-        except Exception:  # noqa: BLE001 - whatever a decoder lets out is what is looked for
-            write(f"{family.name}: FAILED\n{traceback.format_exc()}")
-            write(f"To repeat it: --inputs {inputs} --seed {seed}\n")
-            return False
-        seconds = time.perf_counter() - began
-        write(
-            f"{count.inputs:9,} inputs, {count.accepted:9,} accepted, {seconds:6.1f} s: "
-            f"{family.name}\n"
+    def seeds(generator: random.Random) -> list[bytes]:
+        found: list[bytes] = []
+        test = given(st.one_of(*strategies))(lambda value: found.append(value))
+        limits = settings(
+            max_examples=SEEDS,
+            database=None,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
         )
-        total.inputs += count.inputs
-        total.accepted += count.accepted
-    write(f"{total.inputs:9,} inputs, {total.accepted:9,} accepted, none failed\n")
-    return True
+        limits(hypothesis.seed(generator.random())(test))()
+        return found
+
+    return seeds
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the program; return its exit code."""
-    parser = argparse.ArgumentParser(prog="fuzz_serializer", description="Fuzz the serializer.")
-    parser.add_argument("--inputs", type=int, default=200_000, help="how many at least")
-    parser.add_argument("--seed", type=int, default=None, help="repeat the run of this seed")
-    options = parser.parse_args(arguments)
-    seed = random.randrange(1 << 32) if options.seed is None else options.seed
-    return 0 if fuzz(options.inputs, seed, _write) else 1
-
-
-def _write(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+TARGETS = [
+    Target("entries", seeds_of(packed_entries), check_entries),
+    Target("memberships", seeds_of(packed_memberships), check_membership),
+    Target("messages", seeds_of(packed_messages, packed_snapshot_messages), check_messages),
+    Target(
+        "parts of messages",
+        seeds_of(packed_entries, packed_snapshots, packed_members),
+        check_part,
+    ),
+]

@@ -38,8 +38,8 @@ from rafter_core import (
     Role,
     Snapshot,
     TraceEvent,
-    message_from_wire,
-    message_to_wire,
+    messages_from_wire,
+    messages_to_wire,
 )
 from tests.core.chaos_faults import (
     ELECTION_TIMEOUT_TICKS,
@@ -174,7 +174,7 @@ class Cluster:
             node = self.nodes[message.to]
             if node.is_running() and not node.ticks_owed:
                 # Through the encoding, as in production.
-                group, decoded = message_from_wire(message_to_wire(1, message))
+                ((group, decoded),) = messages_from_wire(messages_to_wire([(1, message)]))
                 assert group == 1
                 assert decoded == message
                 node.receive(decoded)

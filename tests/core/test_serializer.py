@@ -4,21 +4,16 @@ from typing import Any
 
 import msgpack
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given
 
-from rafter_core import serializer
 from rafter_core.entries import NUMBER_MAX, Entry, EntryKind
 from rafter_core.errors import DecodeError, InvariantError
 from rafter_core.membership import MEMBERS_MAX, Membership
-from rafter_core.messages import APPEND_THREAD, ENTRIES_MAX, REMOTE_KINDS, Message, MessageKind
 from rafter_core.serializer import (
     entries_from_wire,
     entries_to_wire,
     membership_from_wire,
     membership_to_wire,
-    message_from_wire,
-    message_to_wire,
     pack_entries,
     pack_membership,
     snapshot_from_wire,
@@ -30,20 +25,12 @@ from rafter_core.snapshot import Snapshot
 from tests.core import fuzz_serializer as fuzz
 from tests.core.support import entry, log_of
 
-LOCAL_KINDS = sorted(set(MessageKind) - REMOTE_KINDS)
-PLAIN_KINDS = sorted(REMOTE_KINDS - {MessageKind.VOTE, MessageKind.PRE_VOTE, MessageKind.SNAPSHOT})
-
 # Round trips --------------------------------------------------------------------------------------
 
 
 @given(fuzz.entries())
 def test_entries_survive_the_round_trip(entries: list[Entry]) -> None:
     fuzz.check_entries_survive(entries)
-
-
-@given(st.tuples(fuzz.numbers, fuzz.messages()))
-def test_messages_survive_the_round_trip(value: tuple[int, Message]) -> None:
-    fuzz.check_message_survives(value)
 
 
 @given(fuzz.memberships())
@@ -56,198 +43,7 @@ def test_snapshots_survive_the_round_trip(snapshot: Snapshot) -> None:
     fuzz.check_snapshot_survives(snapshot)
 
 
-@settings(max_examples=300)
-@given(st.builds(message_to_wire, fuzz.numbers, fuzz.messages()), st.integers(0, 12), fuzz.junk)
-def test_one_foreign_field_is_a_message_or_is_refused(
-    wire: list[object], position: int, value: object
-) -> None:
-    wire[position : position + 1] = [value]
-    fuzz.check_message_item(wire)
-
-
-@pytest.mark.parametrize("kind", PLAIN_KINDS)
-def test_a_decoded_message_has_every_field(kind: MessageKind) -> None:
-    wire: list[object] = [1, +kind, 1, 2, 1, 0, 0, 0, False, 0, b"", []]
-    _, message = message_from_wire(wire)
-    assert message == Message(kind=kind, to=1, sender=2, term=1)
-    assert message.kind is kind
-    assert all(hasattr(message, name) for name in Message.__slots__)
-
-
-# Messages -----------------------------------------------------------------------------------------
-
-VALID: list[object] = [1, 3, 1, 2, 1, 0, 0, 0, False, 0, b"", []]
 SNAPSHOT_ITEM: list[object] = [7, 2, [[1, 2, 3], [], [], [], False, []], b"image"]
-
-
-def message_of(kind: int, *last: object, entries: object = None) -> list[object]:
-    return [1, kind, *VALID[2:11], [] if entries is None else entries, *last]
-
-
-@pytest.mark.parametrize("position", [0, 2, 3, 4, 5, 6, 7, 9])
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (-1, "out of range"),
-        (NUMBER_MAX + 1, "out of range"),
-        (APPEND_THREAD, "out of range"),
-        (True, "wrong type"),
-        (1.0, "wrong type"),
-        (None, "wrong type"),
-        (b"1", "wrong type"),
-        ("1", "wrong type"),
-    ],
-)
-def test_every_number_is_checked_for_type_and_range(position: int, value: Any, text: str) -> None:
-    wire = VALID.copy()
-    message_from_wire(wire)
-    wire[position] = value
-    with pytest.raises(DecodeError, match=text):
-        message_from_wire(wire)
-
-
-@pytest.mark.parametrize("position", [0, 2, 3, 4, 5, 6, 7, 9])
-@pytest.mark.parametrize("value", [0, 1, NUMBER_MAX])
-def test_the_ends_of_the_range_are_within(position: int, value: int) -> None:
-    wire = VALID.copy()
-    wire[position] = value
-    group, message = message_from_wire(wire)
-    assert message_to_wire(group, message) == wire
-
-
-def test_a_message_of_nothing_but_zeros_is_in_range() -> None:
-    _, message = message_from_wire([0, 3, 0, 0, 0, 0, 0, 0, False, 0, b"", []])
-    assert message == Message(kind=MessageKind.APPEND)
-
-
-@pytest.mark.parametrize(
-    ("position", "value", "text"),
-    [
-        (1, len(MessageKind), f"kind {len(MessageKind)} is unknown"),
-        (1, -1, "kind -1 is unknown"),
-        (1, NUMBER_MAX + 1, "is unknown"),
-        (1, True, "wrong type"),
-        (8, 0, "wrong type"),
-        (8, None, "wrong type"),
-        (10, "x", "wrong type"),
-        (10, None, "wrong type"),
-        (11, None, "entries are NoneType, not an array"),
-        (11, b"", "entries are bytes, not an array"),
-        (11, (1, 1, 0, b""), "entries are tuple, not an array"),
-    ],
-)
-def test_kind_flag_context_and_entries_are_checked(position: int, value: Any, text: str) -> None:
-    wire = VALID.copy()
-    wire[position] = value
-    with pytest.raises(DecodeError, match=text):
-        message_from_wire(wire)
-
-
-@pytest.mark.parametrize("wire", [None, (), [], VALID[:-1], [*VALID, 0, 0], {"kind": 3}])
-def test_a_message_is_an_array_of_its_fields(wire: object) -> None:
-    with pytest.raises(DecodeError, match="array of 12"):
-        message_from_wire(wire)
-
-
-@pytest.mark.parametrize("kind", PLAIN_KINDS)
-def test_most_kinds_have_no_thirteenth_item(kind: MessageKind) -> None:
-    with pytest.raises(DecodeError, match=f"kind {kind.name} does not have 13 items"):
-        message_from_wire(message_of(+kind, 0))
-
-
-@pytest.mark.parametrize("kind", [MessageKind.VOTE, MessageKind.PRE_VOTE, MessageKind.SNAPSHOT])
-def test_requests_for_votes_and_snapshots_have_a_thirteenth_item(kind: MessageKind) -> None:
-    with pytest.raises(DecodeError, match=f"kind {kind.name} does not have 12 items"):
-        message_from_wire(message_of(+kind))
-
-
-@pytest.mark.parametrize("kind", LOCAL_KINDS)
-@pytest.mark.parametrize("last", [(), (0,), (SNAPSHOT_ITEM,)])
-def test_local_kinds_are_refused_on_arrival(kind: MessageKind, last: tuple[object, ...]) -> None:
-    with pytest.raises(DecodeError, match=f"kind {kind.name} do not travel"):
-        message_from_wire(message_of(+kind, *last))
-
-
-@pytest.mark.parametrize("kind", LOCAL_KINDS)
-def test_local_kinds_cannot_leave(kind: MessageKind) -> None:
-    with pytest.raises(InvariantError, match=f"kind {kind.name} was to leave"):
-        message_to_wire(1, Message(kind=kind))
-
-
-def test_a_snapshot_message_cannot_leave_without_its_snapshot() -> None:
-    with pytest.raises(InvariantError, match="without its snapshot"):
-        message_to_wire(1, Message(kind=MessageKind.SNAPSHOT))
-
-
-def test_local_fields_stay_behind() -> None:
-    message = Message(
-        kind=MessageKind.APPEND_RESPONSE,
-        vote=3,
-        priority=4,
-        snapshot=Snapshot(1, 1, Membership((1,))),
-        responses=[Message(kind=MessageKind.VOTE)],
-    )
-    wire = message_to_wire(1, message)
-    assert message_from_wire(wire) == (1, Message(kind=MessageKind.APPEND_RESPONSE))
-
-
-@pytest.mark.parametrize("kind", [MessageKind.VOTE, MessageKind.PRE_VOTE])
-@pytest.mark.parametrize("value", [-1, NUMBER_MAX + 1, True, None, 1.0, b"", []])
-def test_a_priority_is_checked(kind: MessageKind, value: object) -> None:
-    with pytest.raises(DecodeError, match="priority"):
-        message_from_wire(message_of(+kind, value))
-
-
-@pytest.mark.parametrize("kind", [MessageKind.VOTE, MessageKind.PRE_VOTE])
-@pytest.mark.parametrize("priority", [0, 1, NUMBER_MAX])
-def test_a_priority_travels(kind: MessageKind, priority: int) -> None:
-    _, message = message_from_wire(message_of(+kind, priority))
-    assert message == Message(kind=kind, to=1, sender=2, term=1, priority=priority)
-
-
-def test_a_snapshot_travels() -> None:
-    _, message = message_from_wire(message_of(+MessageKind.SNAPSHOT, SNAPSHOT_ITEM))
-    assert message.snapshot == Snapshot(7, 2, Membership((1, 2, 3)), b"image")
-
-
-@pytest.mark.parametrize("value", [None, [], 1, b""])
-def test_a_snapshot_message_needs_a_valid_snapshot(value: object) -> None:
-    with pytest.raises(DecodeError, match="a snapshot is not an array of 4"):
-        message_from_wire(message_of(+MessageKind.SNAPSHOT, value))
-
-
-@pytest.mark.parametrize("kind", sorted(REMOTE_KINDS - {MessageKind.APPEND, MessageKind.PROPOSE}))
-def test_only_appends_and_proposals_carry_entries(kind: MessageKind) -> None:
-    last: dict[MessageKind, list[object]] = {
-        MessageKind.VOTE: [0],
-        MessageKind.PRE_VOTE: [0],
-        MessageKind.SNAPSHOT: [SNAPSHOT_ITEM],
-    }
-    wire = message_of(+kind, *last.get(kind, []), entries=[1, 1, 0, b""])
-    with pytest.raises(DecodeError, match=f"kind {kind.name} has no entries"):
-        message_from_wire(wire)
-
-
-@pytest.mark.parametrize(
-    ("kind", "item"), [(MessageKind.APPEND, [1, 0, b""]), (MessageKind.PROPOSE, [0, 0, b""])]
-)
-def test_the_entries_of_one_message_are_bounded(
-    kind: MessageKind, item: list[object], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert ENTRIES_MAX == 1 << 20
-    monkeypatch.setattr(serializer, "ENTRIES_MAX", 100)
-    items = [item[0]] + item * 100
-    _, message = message_from_wire(message_of(+kind, entries=items))
-    assert len(message.entries) == 100
-    with pytest.raises(DecodeError, match="has 101 entries, more than 100"):
-        message_from_wire(message_of(+kind, entries=items + item))
-
-
-def test_the_entries_of_a_log_record_are_not_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serializer, "ENTRIES_MAX", 100)
-    entries = log_of(*[1] * 101)
-    assert unpack_entries(pack_entries(entries)) == entries
-
 
 # Entries ------------------------------------------------------------------------------------------
 
@@ -306,43 +102,6 @@ def test_every_kind_of_entry_has_its_number_on_disk(kind: EntryKind) -> None:
     (decoded,) = entries_from_wire([5, 2, numbers[kind.name], b""])
     assert decoded == Entry(2, 5, kind, b"")
     assert decoded.kind is kind
-
-
-def test_proposals_have_neither_term_nor_index() -> None:
-    entries = [
-        Entry(0, 0, EntryKind.NORMAL, b"x"),
-        Entry(0, 0, EntryKind.CONFIG_CHANGE, b"y"),
-        Entry(0, 0, EntryKind.CONFIG_CHANGE_V2, b""),
-    ]
-    message = Message(kind=MessageKind.PROPOSE, to=1, sender=2, entries=entries)
-    wire = message_to_wire(1, message)
-    assert wire[-1] == [0, 0, 0, b"x", 0, 1, b"y", 0, 2, b""]
-    assert message_from_wire(wire) == (1, message)
-
-
-@pytest.mark.parametrize(
-    ("items", "text"),
-    [
-        ({}, "entries are dict"),
-        ([0], "1 items"),
-        ([0, 0, 0], "3 items"),
-        ([1, 0, 0, b""], "first index of proposals"),
-        ([False, 0, 0, b""], "first index of proposals"),
-        ([0, 1, 0, b""], "term of a proposal"),
-        ([0, False, 0, b""], "term of a proposal"),
-        ([0, 0.0, 0, b""], "term of a proposal"),
-        ([0, 0, 0, b"", 1, 0, b""], "term of a proposal"),
-        ([0, 0, 0, "text"], "payload of a proposal is str"),
-        ([0, 0, 3, b""], "kind of a proposal"),
-        ([0, 0, -1, b""], "kind of a proposal"),
-        ([0, 0, 4, b""], "kind of a proposal"),
-        ([0, 0, True, b""], "kind of a proposal"),
-        ([0, 0, None, b""], "kind of a proposal"),
-    ],
-)
-def test_bad_proposals_are_refused_by_name(items: object, text: str) -> None:
-    with pytest.raises(DecodeError, match=text):
-        message_from_wire(message_of(+MessageKind.PROPOSE, entries=items))
 
 
 # Memberships and snapshots ------------------------------------------------------------------------
@@ -591,25 +350,3 @@ def test_the_encoding_of_a_membership_does_not_change() -> None:
     data = bytes.fromhex("97" + "01" + "930102cd012c" + "920204" + "9106" + "9104" + "c3" + "9102")
     assert pack_membership(membership) == data
     assert unpack_membership(memoryview(data)) == membership
-
-
-def test_the_encoding_on_the_wire_does_not_change() -> None:
-    fields: dict[str, Any] = {
-        "to": 2, "sender": 1, "term": 3, "log_term": 2, "index": 6, "commit": 5,
-        "reject": True, "reject_hint": 4, "context": b"c",
-    }  # fmt: skip
-    common = [2, 1, 3, 2, 6, 5, True, 4, b"c"]
-    kinds = MessageKind
-    append = Message(kind=kinds.APPEND, entries=[entry(3, 7, b"x")], **fields)
-    assert message_to_wire(9, append) == [9, 3, *common, [7, 3, 0, b"x"]]
-    vote = Message(kind=kinds.VOTE, priority=8, **fields)
-    assert message_to_wire(9, vote) == [9, 5, *common, [], 8]
-    pre_vote = Message(kind=kinds.PRE_VOTE, priority=0, **fields)
-    assert message_to_wire(9, pre_vote) == [9, 17, *common, [], 0]
-    snapshot = Snapshot(7, 2, Membership((1, 2, 3)), b"image")
-    message = Message(kind=kinds.SNAPSHOT, snapshot=snapshot, **fields)
-    assert message_to_wire(9, message) == [9, 7, *common, [], SNAPSHOT_ITEM]
-    for one in (append, vote, pre_vote, message):
-        wire = message_to_wire(9, one)
-        assert all(type(item) is not kinds for item in wire)
-        assert message_from_wire(wire) == (9, one)

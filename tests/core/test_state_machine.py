@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 
 from rafter_core import StateMachine, Update
 from tests.core.support import Driven
@@ -28,7 +28,7 @@ class Concatenation:
     def prepare_snapshot(self) -> object:
         return self.value
 
-    def save_snapshot(self, prepared: object) -> Iterator[bytes]:
+    def save_snapshot(self, prepared: object) -> Generator[bytes, None, None]:
         assert isinstance(prepared, bytes)
         yield prepared
 

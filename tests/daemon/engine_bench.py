@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import gc
 import os
 import random
 import threading
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+import msgpack
 import uvloop
 
 from rafter_core import (
@@ -26,8 +26,9 @@ from rafter_core import (
     RawNode,
     Update,
 )
-from rafter_core.serializer import message_to_wire
+from rafter_core.message_wire import messages_to_wire
 from rafter_storage.file_system import Buffer, RealFileSystem
+from rafter_storage.group_log import GroupLog
 from rafter_storage.segment_manager import (
     FoundedGroup,
     GroupChange,
@@ -38,10 +39,12 @@ from rafter_storage.segment_manager import (
 from rafter_transport.exchanger import Channel
 from rafter_transport.payload import pack_item, unpack
 from rafterd.engine import Engine
-from rafterd.raft_post import received
-from rafterd.replica import Replica
+from rafterd.raft_post import Join, Pair, received
+from rafterd.replica import NOWHERE, Replica
 from rafterd.shared import SharedState
+from rafterd.snapshots import Recovered
 from tests.daemon.waiting import DEADLINE_SECONDS
+from tests.garbage import collected
 from tests.storage.support import has_log
 
 Value = TypeVar("Value")
@@ -61,10 +64,8 @@ def run(main: Coroutine[Any, Any, Value]) -> Value:
         assert not errors, f"errors left to the loop: {errors}"
         return result
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        result = runner.run(bounded())
-    gc.collect()
-    return result
+    with collected(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(bounded())
 
 
 async def until(condition: Callable[[], Value]) -> Value:
@@ -133,15 +134,17 @@ class Sent(NamedTuple):
 
 
 class RecordingPost:
-    """The engine's `Post`: items go through their encoding, and count as sent once flushed."""
+    """The engine's `RaftCarrier`: items go through their encoding; once flushed they are sent."""
 
     def __init__(self, events: list[str]) -> None:
         self.events = events
         self.queued: list[Sent] = []
         self.sent: list[Sent] = []
 
-    def post(self, node: int, shard: int, channel: Channel, item: Any) -> bool:
-        for group, message in received(channel, 1, [unpack(pack_item(item))]):
+    def post_joined(
+        self, node: int, shard: int, channel: Channel, parts: Sequence[Pair], join: Join
+    ) -> bool:
+        for group, message in received(1, [unpack(pack_item(join(parts)))]):
             self.queued.append(Sent(node, shard, group, message))
         return True
 
@@ -166,11 +169,22 @@ class ShardsOfNodes:
 
 
 class Journal:
-    """A state machine that keeps what it was given, and counts as its result."""
+    """A state machine that keeps what it was given, and counts as its result.
+
+    The test may hold what other threads do: each chunk that is saved, and the end of a recovery.
+    """
 
     def __init__(self) -> None:
         self.updates: list[Update] = []
         self.calls = 0
+        self.save_gate = threading.Event()
+        self.save_gate.set()
+        self.recover_gate = threading.Event()
+        self.recover_gate.set()
+        self.saving = 0
+        """How many images are being made, or wait to be closed."""
+        self.saved_chunks = 0
+        self.error: Exception | None = None
 
     def open(self) -> int:
         return 0
@@ -183,15 +197,36 @@ class Journal:
     def lookup(self, query: object) -> object:
         return len(self.updates)
 
+    @property
+    def payloads(self) -> list[bytes]:
+        return [update.payload for update in self.updates]
+
     def prepare_snapshot(self) -> object:
         return tuple(self.updates)
 
-    def save_snapshot(self, prepared: object) -> Iterator[bytes]:
-        yield b""
+    def save_snapshot(self, prepared: object) -> Generator[bytes, None, None]:
+        """Yield a chunk for each update."""
+        assert isinstance(prepared, tuple)
+        self.saving += 1
+        try:
+            for index, payload, _ in prepared:
+                assert self.save_gate.wait(DEADLINE_SECONDS)
+                if self.error is not None:
+                    raise self.error
+                self.saved_chunks += 1
+                yield pack_item([index, payload])
+        finally:
+            self.saving -= 1
 
     def recover_from_snapshot(self, chunks: Iterable[bytes]) -> None:
-        b"".join(chunks)
-        self.updates = []
+        unpacker = msgpack.Unpacker()
+        for chunk in chunks:
+            unpacker.feed(chunk)
+        updates = [Update(index, payload, None) for index, payload in unpacker]
+        assert self.recover_gate.wait(DEADLINE_SECONDS)
+        if self.error is not None:
+            raise self.error
+        self.updates = updates
 
     def close(self) -> None:
         self.updates = []
@@ -283,14 +318,17 @@ class EngineBench:
         self.events.clear()
 
     def _add(self, group: int, members: tuple[int, ...]) -> None:
-        log = self.store.group_log(group, Membership(members))
+        founding = Membership(members)
+        machine, place, membership = self.start_machine(self.store.group_log(group, founding))
+        log = self.store.group_log(group, founding, place.index, membership)
         config = Config(
             node_id=1,
             election_timeout_ticks=ELECTION_TIMEOUT_TICKS,
             pre_vote=False,
             eager_commit=False,
+            applied=place.index,
         )
-        machine = self.machines[group] = Journal()
+        self.machines[group] = machine
         replica = Replica(
             group,
             RawNode(config, log, random.Random(1)),
@@ -298,9 +336,14 @@ class EngineBench:
             log.initial_state()[0],
             self.shared.group_words(group),
             lambda *route: self.routes.append(route),
+            place,
         )
         replica.listener = self.listeners[group] = Listener(self.heard)
         self.engine.add(replica)
+
+    def start_machine(self, log: GroupLog) -> Recovered[Journal]:
+        """Return what a start finds of a group; here it knows of no snapshots."""
+        return Recovered(Journal(), NOWHERE, None)
 
     def replica(self, group: int = 1) -> Replica:
         return self.engine.replicas[group]
@@ -314,7 +357,7 @@ class EngineBench:
         """Let a message of a peer arrive, of the present term unless given."""
         fields.setdefault("term", self.replica(group).node.term)
         message = Message(kind=kind, to=1, sender=sender, **fields)
-        self.engine.receive(Channel.RAFT, sender, 0, [to_item(group, message)])
+        self.engine.receive(sender, 0, [to_item(group, message)])
 
     def acknowledge(self, sender: int = 2, group: int = 1, index: int | None = None) -> None:
         last_index = self.replica(group).node.last_index
@@ -360,7 +403,7 @@ class EngineBench:
 
 
 def to_item(group: int, message: Message) -> Any:
-    return unpack(pack_item(message_to_wire(group, message)))
+    return unpack(pack_item(messages_to_wire([(group, message)])))
 
 
 async def turns(count: int = 10) -> None:

@@ -17,7 +17,7 @@ from collections import deque
 from typing import Any, NamedTuple
 
 from rafter_core import Config, Membership, MemoryStorage, Message, RawNode, Ready
-from rafter_core.serializer import message_from_wire, message_to_wire
+from rafter_core.message_wire import messages_from_wire, messages_to_wire
 from rafter_kv.machine import KeyValueMachine
 from rafter_kv.reply_slot import ReplySlot
 from rafter_transport.exchanger import Channel
@@ -199,16 +199,16 @@ class Shard:
     def _send(self, group: int, messages: list[Message]) -> None:
         for message in messages:
             shard = shard_of_group(group, self.cluster.fabric.shards[message.to])
-            wire = message_to_wire(group, message)
+            wire = messages_to_wire([(group, message)])
             self.endpoint.post(message.to, shard, Channel.RAFT, wire)
 
     # Between shards.
 
     def _on_raft(self, _node: int, _shard: int, items: list[Any]) -> None:
         for item in items:
-            group, message = message_from_wire(item)
-            self.replicas[group].node.step(message)
-            self.mark(self.replicas[group])
+            for group, message in messages_from_wire(item):
+                self.replicas[group].node.step(message)
+                self.mark(self.replicas[group])
 
     def _on_requests(self, node: int, shard: int, items: list[Any]) -> None:
         for item in items:

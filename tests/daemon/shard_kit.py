@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from rafter_core import Message
+from rafter_core import Message, MessageKind
 from rafter_storage.data_directory import shard_directory
 from rafter_storage.identity import Identity
 from rafter_storage.segment_manager import SegmentManager
@@ -22,13 +22,15 @@ from rafterd.boot import ShardBoot
 from rafterd.config import Config, load_config
 from rafterd.control import ControlMessage, receive_control
 from rafterd.node_tls import NodeTls
+from rafterd.raft_post import received
 from rafterd.shard import run_shard
 from rafterd.shard_process import RunShard, fork_shard
 from rafterd.shard_services import ShardServices
 from rafterd.shared import Counter, SharedState
 from tests.daemon.engine_bench import to_item, until
 from tests.daemon.waiting import DEADLINE_SECONDS, wait_readable, wait_until
-from tests.transport.support import HOST, Peer, free_ports
+from tests.ports import free_ports
+from tests.transport.support import HOST, Peer
 
 PORTS_PER_NODE = 8
 INCARNATION = 77
@@ -39,27 +41,41 @@ def make_config(
     directory: Path, *, nodes: int = 1, shards: int = 1, groups: int = 2, **overrides: object
 ) -> Config:
     """Return the configuration of node 1 of `nodes`, on free ports, with short ticks."""
+    return make_configs(directory, nodes=nodes, shards=shards, groups=groups, **overrides)[1]
+
+
+def make_configs(
+    directory: Path, *, nodes: int, shards: int = 1, groups: int = 2, **overrides: object
+) -> dict[int, Config]:
+    """Return the configurations of all nodes of a cluster by their ids."""
     base = free_ports(PORTS_PER_NODE * nodes)
-    settings: dict[str, object] = {
-        "node.id": 1,
-        "node.data_dir": directory / "data",
+    common: dict[str, object] = {
         "node.shards": shards,
-        "client.listen": f"{HOST}:{base}",
-        "peer.listen": f"{HOST}:{base + 4}",
-        "http.listen": f"{HOST}:{base + 7}",
         "cluster.groups": groups,
         "raft.tick_milliseconds": 10,
         "storage.segment_bytes": 1 << 20,
         "client.value_bytes_max": 1 << 16,
     }
     if nodes > 1:
-        settings["cluster.initial"] = ",".join(
+        common["cluster.initial"] = ",".join(
             f"{node}@{HOST}:{base + 4 + PORTS_PER_NODE * (node - 1)}"
             for node in range(1, nodes + 1)
         )
-        settings["cluster.replication"] = nodes
-    settings |= {key.replace("__", "."): value for key, value in overrides.items()}
-    return load_config(overrides={key: str(value) for key, value in settings.items()}).config
+        common["cluster.replication"] = nodes
+    common |= {key.replace("__", "."): value for key, value in overrides.items()}
+    configs = {}
+    for node in range(1, nodes + 1):
+        first = base + PORTS_PER_NODE * (node - 1)
+        settings: dict[str, object] = {
+            "node.id": node,
+            "node.data_dir": directory / ("data" if node == 1 else f"data{node}"),
+            "client.listen": f"{HOST}:{first}",
+            "peer.listen": f"{HOST}:{first + 4}",
+            "http.listen": f"{HOST}:{first + 7}",
+        } | common
+        overrides_of_node = {key: str(value) for key, value in settings.items()}
+        configs[node] = load_config(overrides=overrides_of_node).config
+    return configs
 
 
 def make_boot(
@@ -148,6 +164,12 @@ def make_peer(
 def send_raft(peer: Peer, group: int, message: Message) -> None:
     """Send one raft message to node 1."""
     peer.send(1, 0, Channel.RAFT, to_item(group, message))
+
+
+def raft_kinds(peer: Peer) -> list[MessageKind]:
+    """Return the kinds of the raft messages that a peer has had from node 1, in order."""
+    items = peer.recorder.of(Channel.RAFT)
+    return [message.kind for _, message in received(1, items)]
 
 
 class Client:

@@ -12,7 +12,6 @@ from rafter_core import DecodeError, HardState, InvariantError, Message, Message
 from rafter_core.messages import CAMPAIGN_TRANSFER
 from rafter_storage.errors import CorruptionError, Damage, Poisoned
 from rafter_storage.segment_manager import GroupWrite
-from rafter_transport.payload import Channel
 from rafterd.replica import Replica
 from rafterd.shared import Counter, GroupState, GroupWord
 from tests.daemon.engine_bench import (
@@ -383,9 +382,9 @@ def test_a_message_in_another_nodes_name_is_a_decode_error(tmp_path: Path) -> No
         bench = EngineBench(tmp_path)
         forged = Message(kind=VOTE, to=1, sender=3, term=7)
         with pytest.raises(DecodeError, match="node 2 sent a message in the name of 3"):
-            bench.engine.receive(Channel.RAFT, 2, 0, [to_item(1, forged)])
+            bench.engine.receive(2, 0, [to_item(1, forged)])
         with pytest.raises(DecodeError):
-            bench.engine.receive(Channel.RAFT, 2, 0, [["nonsense"]])
+            bench.engine.receive(2, 0, [["nonsense"]])
         await bench.settle()
         assert bench.replica().node.term == 0
         assert not bench.fatal
@@ -399,7 +398,7 @@ def test_messages_before_a_malformed_one_have_their_effect(tmp_path: Path) -> No
         bench = EngineBench(tmp_path)
         good = Message(kind=VOTE, to=1, sender=2, term=3)
         with pytest.raises(DecodeError):
-            bench.engine.receive(Channel.RAFT, 2, 0, [to_item(1, good), None])
+            bench.engine.receive(2, 0, [to_item(1, good), None])
         await bench.settle()
         assert bench.post.kinds() == [VOTE_RESPONSE]
         bench.close()
@@ -411,7 +410,7 @@ def test_messages_for_groups_that_are_not_here_are_dropped(tmp_path: Path) -> No
     async def main() -> None:
         bench = EngineBench(tmp_path)
         message = Message(kind=VOTE, to=1, sender=2, term=3)
-        bench.engine.receive(Channel.RAFT, 2, 0, [to_item(77, message)])
+        bench.engine.receive(2, 0, [to_item(77, message)])
         await bench.settle()
         assert not bench.post.sent
         assert not bench.fatal
@@ -680,7 +679,7 @@ def test_a_log_that_proves_damaged_when_it_is_read_takes_its_group_out_alone(
         assert bench.heard[-1] == "later applied 4"
         # Messages of peers find nobody.
         late = Message(kind=HEARTBEAT, to=1, sender=2, term=9)
-        bench.engine.receive(Channel.RAFT, 2, 0, [to_item(1, late)])
+        bench.engine.receive(2, 0, [to_item(1, late)])
         assert not bench.fatal
         bench.close()
 

@@ -63,11 +63,13 @@ pid_file = fifo.with_suffix(".pid")
 def type(line):
     fifo.write_text(line + "\\n")
 
-def end(*_):
+def wait_for_sigterm():
+    signal.sigwait({signal.SIGTERM})
     print("bye")
     sys.exit(0)
 
-signal.signal(signal.SIGTERM, end)
+# Blocked from the start, so that one that comes before the wait is not lost.
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 print("up")
 """
 
@@ -75,8 +77,7 @@ DIES_ONCE = """
 is_first = not pid_file.exists()
 pid_file.write_text(str(os.getpid()))
 type("kill 1" if is_first else "quit")
-while True:
-    signal.pause()
+wait_for_sigterm()
 """
 
 RESTARTS_NODE_ONE = """
@@ -87,8 +88,7 @@ pid = pid_file.read_text()
 while os.path.exists("/proc/" + pid):
     time.sleep(0.01)
 type("start 1")
-while True:
-    signal.pause()
+wait_for_sigterm()
 """
 
 
@@ -114,7 +114,7 @@ def run(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Iterator[Run]:
 
 
 def test_quit_stops_every_node_in_order(run: Run) -> None:
-    status, lines = run("type('quit')\nsignal.pause()", "while True: signal.pause()")
+    status, lines = run("type('quit')\nwait_for_sigterm()", "wait_for_sigterm()")
     assert status == 0
     for number in (1, 2):
         assert f"[{number}] ended with status 0" in lines or (
@@ -138,7 +138,7 @@ def test_the_end_of_the_last_node_ends_the_cluster_with_an_error(run: Run) -> No
 
 def test_an_unknown_command_says_what_can_be_typed(run: Run) -> None:
     status, lines = run(
-        "type('help')\ntype('kill 9')\ntype('start 1')\ntype('stop 1')\nsignal.pause()"
+        "type('help')\ntype('kill 9')\ntype('start 1')\ntype('stop 1')\nwait_for_sigterm()"
     )
     assert status == 1, "the last node ended without a quit"
     assert lines.count("kill N, stop N, start N (N is 1, 2 or 3), or quit") == 2
@@ -146,6 +146,6 @@ def test_an_unknown_command_says_what_can_be_typed(run: Run) -> None:
 
 
 def test_sigterm_stops_the_cluster(run: Run) -> None:
-    status, lines = run(f"os.kill({os.getpid()}, signal.SIGTERM)\nsignal.pause()")
+    status, lines = run(f"os.kill({os.getpid()}, signal.SIGTERM)\nwait_for_sigterm()")
     assert status == 0
     assert "[1] bye" in lines

@@ -22,7 +22,8 @@ from rafterd.http_server import HttpError, Response, parse_request
 from rafterd.node import PROGRESS_SECONDS, ProgressReporter, make_handler
 from rafterd.notify import Notifier
 from rafterd.shared import GroupState, GroupWord, SharedState
-from tests.daemon.waiting import DEADLINE_SECONDS, free_port_range
+from tests.daemon.waiting import DEADLINE_SECONDS
+from tests.ports import free_ports
 
 
 class FakeSupervisor:
@@ -69,7 +70,7 @@ def test_other_paths_are_not_found(handle: Handle) -> None:
 
 def start(tmp_path: Path, **settings: str) -> tuple[int, str]:
     """Run a node that must be refused; return (exit code, standard error)."""
-    base = free_port_range(10)
+    base = free_ports(10)
     overrides = {
         "node.data_dir": str(tmp_path / "data"),
         "node.shards": "1",

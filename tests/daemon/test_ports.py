@@ -5,7 +5,7 @@ import pytest
 from rafterd.address import Address
 from rafterd.config_check import Port
 from rafterd.ports import PortError, listen, probe
-from tests.daemon.waiting import free_port_range
+from tests.ports import free_ports
 
 
 def port(number: int, host: str = "127.0.0.1") -> Port:
@@ -13,7 +13,7 @@ def port(number: int, host: str = "127.0.0.1") -> Port:
 
 
 def test_a_probe_leaves_nothing_behind() -> None:
-    base = free_port_range(3)
+    base = free_ports(3)
     ports = [port(base + step) for step in range(3)]
     probe(ports)
     probe(ports)
@@ -21,7 +21,7 @@ def test_a_probe_leaves_nothing_behind() -> None:
 
 
 def test_every_port_in_use_is_named_at_once() -> None:
-    base = free_port_range(2)
+    base = free_ports(2)
     with (
         socket.create_server(("127.0.0.1", base), reuse_port=True),
         socket.create_server(("127.0.0.1", base + 1)),
@@ -36,7 +36,7 @@ def test_every_port_in_use_is_named_at_once() -> None:
 
 
 def test_connections_that_linger_do_not_refuse_the_next_start() -> None:
-    base = free_port_range(1)
+    base = free_ports()
     with socket.create_server(("127.0.0.1", base)) as server:
         client = socket.create_connection(("127.0.0.1", base))
         accepted, _address = server.accept()

@@ -1,17 +1,17 @@
 """Tests of rafterd.raft_post."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from rafter_core import DecodeError, Membership, Message, MessageKind, Snapshot
-from rafter_core.heartbeats import HEARTBEATS_MAX, heartbeats_to_wire
-from rafter_core.serializer import message_from_wire, message_to_wire
+from rafter_core.message_wire import messages_to_wire
+from rafter_core.messages import MESSAGES_MAX
 from rafter_transport.payload import Channel, pack_item, unpack
-from rafterd.raft_post import RaftPost, received
+from rafterd.raft_post import Join, Pair, RaftPost, received
 
 HEARTBEAT = MessageKind.HEARTBEAT
-HEARTBEAT_RESPONSE = MessageKind.HEARTBEAT_RESPONSE
 
 
 class Posted:
@@ -21,8 +21,10 @@ class Posted:
         self.items: list[tuple[int, int, Channel, Any]] = []
         self.flushed: list[tuple[int, int, Channel, Any]] = []
 
-    def post(self, node: int, shard: int, channel: Channel, item: object) -> bool:
-        self.items.append((node, shard, channel, unpack(pack_item(item))))
+    def post_joined(
+        self, node: int, shard: int, channel: Channel, parts: Sequence[Pair], join: Join
+    ) -> bool:
+        self.items.append((node, shard, channel, unpack(pack_item(join(parts)))))
         return True
 
     def flush(self) -> None:
@@ -35,16 +37,19 @@ class Posted:
     def messages(self, sender: int = 1) -> list[tuple[int, int, int, Message]]:
         return [
             (node, shard, *pair)
-            for node, shard, channel, item in self.flushed
-            for pair in received(channel, sender, [item])
+            for node, shard, _, item in self.flushed
+            for pair in received(sender, [item])
         ]
 
 
 class Nodes:
-    """Nodes 2 and 3 have two shards each; node 4 was never heard."""
+    """Nodes 2 and 3 have two shards each, or as many as given; node 4 was never heard."""
+
+    def __init__(self, shards: int = 2) -> None:
+        self.shards = shards
 
     def shard_count(self, node: int) -> int | None:
-        return None if node == 4 else 2
+        return None if node == 4 else self.shards
 
 
 def unexpected(_group: int, message: Message) -> None:
@@ -55,7 +60,7 @@ def message(to: int, kind: MessageKind = HEARTBEAT, **fields: Any) -> Message:
     return Message(**{"kind": kind, "to": to, "sender": 1, "term": 5} | fields)
 
 
-def test_heartbeats_of_all_groups_to_one_shard_are_one_item() -> None:
+def test_messages_of_all_groups_to_one_shard_are_one_item() -> None:
     posted = Posted()
     post = RaftPost(posted, Nodes(), unexpected)
     sent = []
@@ -67,43 +72,28 @@ def test_heartbeats_of_all_groups_to_one_shard_are_one_item() -> None:
     assert not posted.flushed
     post.flush()
     assert sorted(posted.channels()) == [
-        (node, shard, Channel.HEARTBEATS) for node in (2, 3) for shard in (0, 1)
+        (node, shard, Channel.RAFT) for node in (2, 3) for shard in (0, 1)
     ]
     assert sorted(posted.messages(), key=lambda each: each[:3]) == sorted(
         sent, key=lambda each: each[:3]
     )
 
 
-def test_responses_go_with_heartbeats_and_keep_their_kind() -> None:
+@pytest.mark.parametrize("shards", [1, 2])
+def test_messages_to_one_shard_keep_their_order(shards: int) -> None:
     posted = Posted()
-    post = RaftPost(posted, Nodes(), unexpected)
-    post.send(2, [message(2)])
-    post.send(4, [message(2, HEARTBEAT_RESPONSE, context=b"7")])
+    post = RaftPost(posted, Nodes(shards), unexpected)
+    sent: list[Pair] = []
+    for group in (4, 2, 6, 2):
+        messages = [
+            message(2, kind, index=len(sent))
+            for kind in (MessageKind.APPEND, HEARTBEAT, MessageKind.APPEND_RESPONSE)
+        ]
+        post.send(group, messages)
+        sent += [(group, each) for each in messages]
     post.flush()
-    assert posted.channels() == [(2, 0, Channel.HEARTBEATS)]
-    kinds = [(group, heard.kind) for _, _, group, heard in posted.messages()]
-    assert kinds == [(2, HEARTBEAT), (4, HEARTBEAT_RESPONSE)]
-
-
-def test_other_messages_are_items_of_their_own_and_keep_their_order() -> None:
-    posted = Posted()
-    post = RaftPost(posted, Nodes(), unexpected)
-    appends = [message(2, MessageKind.APPEND, index=index) for index in (1, 2, 3)]
-    post.send(2, [*appends[:2], message(2), appends[2]])
-    post.flush()
-    found = [heard for _, _, _, heard in posted.messages()]
-    assert [each for each in found if each.kind is MessageKind.APPEND] == appends
-    assert set(posted.channels()) == {(2, 0, Channel.RAFT)}
-
-
-def test_a_heartbeat_alone_is_an_ordinary_message() -> None:
-    posted = Posted()
-    post = RaftPost(posted, Nodes(), unexpected)
-    post.send(2, [message(2)])
-    post.flush()
-    ((_, _, channel, item),) = posted.flushed
-    assert channel is Channel.RAFT
-    assert message_from_wire(item) == (2, message(2))
+    assert posted.channels() == [(2, 0, Channel.RAFT)]
+    assert [(group, heard) for _, _, group, heard in posted.messages()] == sent
 
 
 def test_each_flush_begins_anew() -> None:
@@ -111,10 +101,10 @@ def test_each_flush_begins_anew() -> None:
     post = RaftPost(posted, Nodes(), unexpected)
     for _ in range(3):
         post.send(2, [message(2)])
-        post.send(4, [message(2)])
         post.flush()
         post.flush()
-    assert posted.channels() == [(2, 0, Channel.HEARTBEATS)] * 3
+    assert posted.channels() == [(2, 0, Channel.RAFT)] * 3
+    assert len(posted.messages()) == 3
 
 
 def test_nothing_goes_to_a_node_whose_shards_are_unknown() -> None:
@@ -125,36 +115,26 @@ def test_nothing_goes_to_a_node_whose_shards_are_unknown() -> None:
     assert not posted.flushed
 
 
-def test_no_item_has_more_heartbeats_than_its_receiver_takes() -> None:
+def test_no_item_has_more_messages_than_its_receiver_takes() -> None:
     posted = Posted()
     post = RaftPost(posted, Nodes(), unexpected)
-    post.send(2, [message(2)] * (HEARTBEATS_MAX + 2))
+    post.send(2, [message(2)] * (MESSAGES_MAX + 2))
     post.flush()
-    assert posted.channels() == [(2, 0, Channel.HEARTBEATS)] * 2
-    assert len(posted.messages()) == HEARTBEATS_MAX + 2
+    assert posted.channels() == [(2, 0, Channel.RAFT)] * 2
+    assert len(posted.messages()) == MESSAGES_MAX + 2
 
 
-@pytest.mark.parametrize(
-    ("channel", "item"),
-    [
-        (Channel.RAFT, message_to_wire(2, message(3))),
-        (Channel.HEARTBEATS, heartbeats_to_wire([(2, message(3)), (4, message(3))])),
-    ],
-    ids=["raft", "heartbeats"],
-)
-def test_messages_in_the_name_of_another_node_are_refused(channel: Channel, item: Any) -> None:
-    assert list(received(channel, 1, [item]))
+def test_messages_in_the_name_of_another_node_are_refused() -> None:
+    item = messages_to_wire([(2, message(3)), (4, message(3))])
+    assert list(received(1, [item]))
     with pytest.raises(DecodeError, match="node 2 sent a message in the name of 1"):
-        list(received(channel, 2, [item]))
+        list(received(2, [item]))
 
 
-@pytest.mark.parametrize("channel", [Channel.RAFT, Channel.HEARTBEATS])
-def test_what_came_before_a_malformed_item_counts(channel: Channel) -> None:
-    good: Any = message_to_wire(2, message(3))
-    if channel is Channel.HEARTBEATS:
-        good = heartbeats_to_wire([(2, message(3))])
-    heard = received(channel, 1, [good, ["nonsense"]])
-    assert next(heard) == (2, message(3))
+def test_what_came_before_a_malformed_item_counts() -> None:
+    good = messages_to_wire([(2, message(3)), (4, message(3))])
+    heard = received(1, [good, ["nonsense"]])
+    assert [next(heard), next(heard)] == [(2, message(3)), (4, message(3))]
     with pytest.raises(DecodeError):
         next(heard)
 

@@ -9,6 +9,7 @@ import pytest
 from rafter_core import Entry, EntryKind, HardState, Membership
 from rafter_storage.segment_manager import GroupChange, GroupWrite, SegmentManager
 from rafter_storage.snapshot_store import SnapshotStore
+from rafter_transport.payload import pack_item
 from rafterd.replica_making import Made, Unservable, founding_membership, make_replica
 from rafterd.shared import SharedState
 from rafterd.snapshot_taker import IMAGE_NAME
@@ -41,7 +42,7 @@ class Disk:
 
     def take_snapshot(self, index: int) -> None:
         writer = self.snapshots.begin(1, index, 1, Membership((1, 2, 3)), 2)
-        writer.write(IMAGE_NAME, b"image")
+        writer.write(IMAGE_NAME, pack_item([index, b"x"]))
         writer.finish()
         self.snapshots.admit(writer)
 
@@ -80,6 +81,7 @@ def test_a_snapshot_brings_state_members_and_place(tmp_path: Path) -> None:
     made = disk.make()
     assert made.replica.node.membership == Membership((1, 2, 3))
     assert made.replica.applied == (2, 1, 2)
+    assert made.machine.updates == [(2, b"x", None)]
     assert disk.progress == 1
     disk.close()
 

@@ -24,6 +24,7 @@ from tests.daemon.shard_kit import (
     RunningServices,
     make_config,
     make_peer,
+    raft_kinds,
     segment_of,
     send_raft,
 )
@@ -479,14 +480,8 @@ def test_draining_hands_leadership_to_the_most_advanced_follower(tmp_path: Path)
             assert not services.is_drained()
             services.hand_over_leadership()
             services.hand_over_leadership()
-            await third.recorder.until(
-                lambda: any(
-                    item[1] == MessageKind.TIMEOUT_NOW for item in third.recorder.of(Channel.RAFT)
-                )
-            )
-            assert not any(
-                item[1] == MessageKind.TIMEOUT_NOW for item in second.recorder.of(Channel.RAFT)
-            )
+            await third.recorder.until(lambda: MessageKind.TIMEOUT_NOW in raft_kinds(third))
+            assert MessageKind.TIMEOUT_NOW not in raft_kinds(second)
             taken_over = Message(kind=MessageKind.HEARTBEAT, to=1, sender=3, term=2)
             send_raft(third, 1, taken_over)
             await until(services.is_drained)

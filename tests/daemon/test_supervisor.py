@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from tests.daemon.waiting import DEADLINE_SECONDS, free_port_range, wait_readable, wait_until
+from tests.daemon.waiting import DEADLINE_SECONDS, wait_readable, wait_until
+from tests.ports import free_ports
 from tests.transport.support import every_kind_of_link
 from tests.transport.tls_support import Authority
 
@@ -34,7 +35,7 @@ class RunningNode:
         environment: dict[str, str] | None = None,
         **overrides: object,
     ) -> None:
-        self.base = free_port_range(2 * shards + 2)
+        self.base = free_ports(2 * shards + 2)
         self.http_port = self.base + 2 * shards + 1
         settings = {
             "node.data_dir": str(tmp_path / "data"),
@@ -284,7 +285,7 @@ def test_a_second_node_on_the_same_data_directory_is_refused(start_node: StartNo
 def test_a_port_in_use_is_refused_by_name(
     tmp_path: Path, start_node: StartNode, offset: int, key: str, purpose: str
 ) -> None:
-    base = free_port_range(6)
+    base = free_ports(6)
     with socket.create_server(("127.0.0.1", base + offset), reuse_port=True):
         node = start_node(
             "serve",

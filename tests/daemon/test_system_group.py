@@ -70,6 +70,9 @@ class World:
     def post(self, *_: object) -> bool:
         raise AssertionError("there is no sister")
 
+    def version_of(self, node: int) -> int:
+        raise AssertionError("there is no link")
+
     def take_map(self, nodes: list[NodeInfo]) -> None:
         self.taken.append(nodes)
 

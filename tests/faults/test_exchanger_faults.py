@@ -12,7 +12,8 @@ import pytest
 from rafter_transport import Channel, Limits
 from tests.cluster.kit import wait_for
 from tests.faults.proxy import CUT, NO_FAULTS, STALLED, Faults, Proxy
-from tests.transport.support import HOST, QUICK, Peer, every_loop, free_ports, make_hello, run
+from tests.ports import free_ports
+from tests.transport.support import HOST, QUICK, Peer, every_loop, make_hello, run
 
 FAULTY = QUICK._replace(pending_bytes_max=1 << 20, frame_bytes_max=1 << 18, handshake_seconds=0.2)
 ONCE_SECONDS = 0.1

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from tests.faults.proxy import CUT, STALLED, Faults, Proxy
+from tests.ports import free_ports
 from tests.transport.express_support import (
     CHUNK_BYTES,
     QUICK_EXPRESS,
@@ -15,7 +16,7 @@ from tests.transport.express_support import (
     chunks_of,
     manifest_for,
 )
-from tests.transport.support import HOST, QUICK, every_loop, free_ports, run
+from tests.transport.support import HOST, QUICK, every_loop, run
 
 GROUP = 7
 CHUNKS = 60

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rafter_kv.results import Result
+from tests.ports import free_ports
 
 MISSING = shutil.which("redis-server") is None
 MISSING_REASON = "redis-server is not installed: nothing to compare with"
@@ -56,9 +57,7 @@ def running_redis(directory: Path) -> Iterator[RealRedis]:
     """Run a redis-server that keeps nothing on disk, for the length of the block."""
     program = shutil.which("redis-server")
     assert program is not None, MISSING_REASON
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_ports()
     options = ["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", str(directory)]
     process = subprocess.Popen([program, "--port", str(port), *options], stdout=subprocess.PIPE)
     try:

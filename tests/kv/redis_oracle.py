@@ -2,7 +2,6 @@
 
 import contextlib
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.kv.raw_client import RawClient
+from tests.ports import free_ports
 
 
 def need(program: str) -> str:
@@ -25,7 +25,7 @@ def need(program: str) -> str:
 def redis_server(directory: Path) -> Iterator[int]:
     """Run redis-server for the length of a block; yields its port."""
     program = need("redis-server")
-    port, cluster_port = _free_port(), _free_port()
+    port, cluster_port = free_ports(), free_ports()
     options = {
         "bind": "127.0.0.1",
         "port": str(port),
@@ -44,11 +44,6 @@ def redis_server(directory: Path) -> Iterator[int]:
     finally:
         process.terminate()
         process.wait()
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def _wait_until_ready(process: "subprocess.Popen[bytes]", port: int) -> None:

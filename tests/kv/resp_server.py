@@ -14,6 +14,7 @@ from typing import Self
 import hiredis
 
 from rafter_kv.client import Endpoint
+from tests.ports import free_ports
 
 
 class Fault(Exception):
@@ -232,5 +233,4 @@ def hanging_endpoint() -> Iterator[Endpoint]:
 
 def closed_endpoint() -> Endpoint:
     """Return an endpoint on which nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return Endpoint("127.0.0.1", listener.getsockname()[1])
+    return Endpoint("127.0.0.1", free_ports())

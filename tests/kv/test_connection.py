@@ -385,6 +385,27 @@ def test_pipelines_and_large_values_pass_through_tls(
     until(lambda: client_count(tls_server) == 0)
 
 
+def test_clients_in_the_middle_of_their_tls_handshake_count_towards_the_limit(
+    authority: Authority,
+) -> None:
+    """The event loop's TLS told of a connection when its handshake was over, so nobody counted it.
+
+    Clients had been tried in the clear alone.
+    """
+    front_end = FakeFrontEnd(limits=ClientLimits(connections_max=2))
+    with serving(front_end, tls=server_tls(authority)) as server:
+        with RawClient(server.port), RawClient(server.port) as silent:
+            until(lambda: client_count(server) == 2)
+            with RawClient(server.port) as third:
+                assert third.rest() == b""
+            assert front_end.clients.rejected_total == 1
+            silent.socket.close()
+            until(lambda: client_count(server) == 1)
+            with RawClient(server.port, tls=client_tls(authority)) as fourth:
+                assert fourth.command(b"PING") == b"+PONG\r\n"
+        until(lambda: client_count(server) == 0)
+
+
 @pytest.mark.parametrize("is_announced", [True, False])
 def test_a_half_closed_tls_client_still_gets_its_replies(
     tls_server: FakeServer, authority: Authority, is_announced: bool

@@ -203,7 +203,7 @@ def test_an_image_given_up_half_way_costs_no_more_copies() -> None:
     prepared = machine.prepare_snapshot()
     chunks = machine.save_snapshot(prepared)
     next(chunks, None)
-    chunks.close()  # type: ignore[attr-defined] # a generator, though the interface says less
+    chunks.close()
     with pytest.raises(RuntimeError, match="closed"):
         list(machine.save_snapshot(prepared))
 

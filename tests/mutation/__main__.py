@@ -34,7 +34,6 @@ MINUTES_MAX = 20
 TESTS = ("tests/core", "tests/paper")
 LEFT_OUT = (
     "tests/core/test_chaos.py",
-    "tests/core/test_fuzz_serializer.py",
     "tests/core/test_serializer.py",
     "tests/paper/test_figure_3_properties.py",
 )

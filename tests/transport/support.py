@@ -2,10 +2,8 @@
 
 import asyncio
 import contextlib
-import gc
 import logging
 import random
-import socket
 from collections.abc import Callable, Coroutine, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -17,6 +15,8 @@ from rafter_transport import Channel, Exchanger, Hello, Limits, Registry
 from rafter_transport.framing import HEADER_BYTES, frame_header
 from rafter_transport.ring_pair import ShardEnd, is_supported
 from rafter_transport.tls import PeerTls
+from tests.garbage import collected
+from tests.ports import free_ports
 
 DEADLINE_SECONDS = 20.0
 HOST = "127.0.0.1"
@@ -59,11 +59,9 @@ def run(loop_kind: str, main: Coroutine[Any, Any, Result]) -> Result:
         return result
 
     factory = uvloop.new_event_loop if loop_kind == "uvloop" else asyncio.new_event_loop
-    with asyncio.Runner(loop_factory=factory, debug=loop_kind == "asyncio-debug") as runner:
-        result = runner.run(bounded())
-    # A socket that was not closed warns when it is collected: here, in the test at fault.
-    gc.collect()
-    return result
+    debug = loop_kind == "asyncio-debug"
+    with collected(), asyncio.Runner(loop_factory=factory, debug=debug) as runner:
+        return runner.run(bounded())
 
 
 class Recorder:
@@ -197,27 +195,6 @@ class Peer:
         for item in items:
             assert self.exchanger.post(node, shard, channel, item)
         self.exchanger.flush()
-
-
-def free_ports(count: int = 1) -> int:
-    """Return the first of `count` consecutive ports that nobody listens on right now."""
-    generator = random.Random()
-    while True:
-        # Below the ephemeral range, from which another test's outgoing connections draw.
-        base = generator.randrange(20000, 32000 - count)
-        held: list[socket.socket] = []
-        try:
-            for port in range(base, base + count):
-                stream = socket.socket()
-                held.append(stream)
-                stream.bind((HOST, port))
-        except OSError:
-            continue
-        else:
-            return base
-        finally:
-            for stream in held:
-                stream.close()
 
 
 def addresses(*nodes: int, shards: int = 1) -> dict[int, tuple[str, int]]:

@@ -19,6 +19,7 @@ from rafter_transport import (
 )
 from rafter_transport.handshake import HandshakeError, encode_accepted
 from rafter_transport.ring_pair import ShardEnd, is_supported, make_ring_pair
+from tests.ports import free_ports
 from tests.transport.support import (
     HOST,
     QUICK,
@@ -30,7 +31,6 @@ from tests.transport.support import (
     addresses,
     every_kind_of_link,
     every_loop,
-    free_ports,
     make_hello,
     run,
 )
@@ -213,6 +213,75 @@ def test_the_pending_limit_holds_at_its_edge(loop_kind: str) -> None:
             assert first.exchanger.pending_bytes(2, 0) == 8192
             assert not first.exchanger.post(2, 0, Channel.REQUEST, 1)
             assert first.exchanger.counters.posts_refused_total == 2
+
+    run(loop_kind, main())
+
+
+@every_loop
+def test_joined_parts_leave_in_as_few_items_as_frames_allow(loop_kind: str) -> None:
+    async def main() -> None:
+        nodes = addresses(1, 2)
+        limits = QUICK._replace(frame_bytes_max=4096)
+        async with (
+            Peer(make_hello(1), nodes, limits=limits) as first,
+            Peer(make_hello(2), nodes, limits=limits) as second,
+        ):
+            await first.until_up(2)
+            exchanger = first.exchanger
+            small = [b"%d" % number for number in range(100)]
+            large = [number.to_bytes(1) * 1500 for number in range(8)]
+            assert exchanger.post_joined(2, 0, Channel.RAFT, small, list)
+            assert exchanger.post_joined(2, 0, Channel.RAFT, large, list)
+            exchanger.flush()
+            await second.recorder.until(lambda: len(second.recorder.of(Channel.RAFT)) == 5)
+            # Two parts of 1500 bytes fit a frame, and four do not.
+            pairs = [large[begin : begin + 2] for begin in (0, 2, 4, 6)]
+            assert second.recorder.of(Channel.RAFT) == [small, *pairs]
+            assert exchanger.counters.raft_dropped_total == 0
+            assert exchanger.counters.items_oversized_total == 0
+
+    run(loop_kind, main())
+
+
+@every_loop
+def test_of_joined_parts_only_those_that_fit_no_frame_are_refused(loop_kind: str) -> None:
+    async def main() -> None:
+        nodes = addresses(1, 2)
+        limits = QUICK._replace(frame_bytes_max=4096, pending_bytes_max=8192)
+        async with (
+            Peer(make_hello(1), nodes, limits=limits) as first,
+            Peer(make_hello(2), nodes, limits=limits) as second,
+        ):
+            await first.until_up(2)
+            exchanger = first.exchanger
+            parts = [b"one", bytes(5000), b"three", b"four", b"five"]
+            assert not exchanger.post_joined(2, 0, Channel.RAFT, parts, list)
+            exchanger.flush()
+            await second.recorder.until(lambda: len(second.recorder.of(Channel.RAFT)) == 2)
+            assert second.recorder.of(Channel.RAFT) == [[b"one"], [b"three", b"four", b"five"]]
+            assert exchanger.counters.raft_dropped_total == 1
+            assert exchanger.counters.items_oversized_total == 1
+
+    run(loop_kind, main())
+
+
+@every_loop
+def test_refused_parts_are_counted_one_by_one(loop_kind: str) -> None:
+    async def main() -> None:
+        nodes = addresses(1, 2)
+        limits = QUICK._replace(frame_bytes_max=4096, pending_bytes_max=4096)
+        async with Peer(make_hello(1), nodes, limits=limits) as first:
+            exchanger = first.exchanger
+            parts = [b"a", b"b", b"c"]
+            assert not exchanger.post_joined(2, 0, Channel.RAFT, parts, list), "the link is down"
+            assert exchanger.counters.raft_dropped_total == 3
+            async with Peer(make_hello(2), nodes, limits=limits):
+                await first.until_up(2)
+                assert exchanger.post(2, 0, Channel.RAFT, bytes(4000))
+                large = [bytes(50)] * 3
+                assert not exchanger.post_joined(2, 0, Channel.RAFT, large, list), "it is full"
+                assert exchanger.counters.raft_dropped_total == 6
+                assert exchanger.post_joined(2, 0, Channel.RAFT, parts, list)
 
     run(loop_kind, main())
 

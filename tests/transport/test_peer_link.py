@@ -114,9 +114,8 @@ def test_a_peer_that_does_not_answer_is_given_up_at_the_deadline(loop_kind: str)
 def test_a_host_that_swallows_connections_is_given_up_at_the_deadline(loop_kind: str) -> None:
     async def main() -> None:
         nodes = addresses(1, 2)
-        with socket.socket() as deaf, socket.socket() as filler, LogRecorder() as log:
-            deaf.bind(nodes[2])
-            deaf.listen(0)
+        deaf = socket.create_server(nodes[2], backlog=0)
+        with deaf, socket.socket() as filler, LogRecorder() as log:
             # Linux drops connection requests to a socket whose queue of one is full.
             filler.connect(nodes[2])
             limits = QUICK._replace(connect_seconds=0.05)
