@@ -94,6 +94,7 @@ class ShardServices:
         self._answers = Answers(self.exchanger)
         self._store = open_log(boot)
         self._system: SystemGroup | None = None
+        self._is_shut_out = False
         owned = self._owned_groups()
         self._snapshot_store = open_snapshots(config, owned)
         self.engine = Engine(
@@ -358,15 +359,39 @@ class ShardServices:
     def tick(self) -> None:
         """Advance raft and the router's retries by one tick."""
         try:
-            self.engine.tick()
+            self._look_who_disowns()
+            if not self._is_shut_out:
+                self.engine.tick()
             self._router.tick()
             self._map.tick()
             if self._system is not None:
                 self._system.tick()
-            if self._first_leader_ticks:
+            if self._first_leader_ticks and not self._is_shut_out:
                 self._campaign_first()
         except Exception as error:  # noqa: BLE001 - a broken invariant stops the shard
             self._on_fatal(error)
+
+    def _look_who_disowns(self) -> None:
+        """Keep out of elections while others say that they know another incarnation of this node.
+
+        Unless the map has this one, and they have not heard of that. Nodes that were emptied
+        together would otherwise make a majority among themselves, of a cluster without data.
+        """
+        disowning = self.exchanger.disowning()
+        is_shut_out = bool(disowning) and not self._is_entered()
+        if is_shut_out and not self._is_shut_out:
+            logger.error(
+                "nodes %s know another incarnation of this node, which takes no part until that "
+                "one was given up: rafter-cli node replace %d",
+                sorted(disowning), self._config.node.id,
+            )  # fmt: skip
+        self._is_shut_out = is_shut_out
+
+    def _is_entered(self) -> bool:
+        """Whether the map has this incarnation of this node."""
+        own = self._config.node.id, self._boot.identity.incarnation
+        nodes = self._map.publication.nodes
+        return any((record.node, record.incarnation) == own for record in nodes)
 
     def _campaign_first(self) -> None:
         """Stand for the groups that `raft.first_leader` gives to this node.
@@ -391,7 +416,12 @@ class ShardServices:
         rule = config.raft.first_leader
         preferred = config.members(replica.group)[0]
         is_chosen = rule == "self" or (rule == "spread" and preferred == config.node.id)
-        return is_chosen and self._hears_quorum(replica)
+        return is_chosen and self._hears_quorum(replica) and self._is_welcome()
+
+    def _is_welcome(self) -> bool:
+        """Whether all others had the time to say that they know another incarnation."""
+        others = [node for node in self._registry.nodes() if node != self._config.node.id]
+        return self._is_entered() or all(map(self.exchanger.has_tried, others))
 
     def _hears_quorum(self, replica: Replica) -> bool:
         heard = {self._config.node.id}
@@ -461,6 +491,8 @@ class ShardServices:
     # Between shards ---------------------------------------------------------------------------
 
     def _on_raft(self, node: int, shard: int, items: list[Any]) -> None:
+        if self._is_shut_out:
+            return
         try:
             self.engine.receive(node, shard, items)
         except DecodeError as error:
