@@ -12,7 +12,7 @@ from rafter_core import Membership, Message, MessageKind, Role
 from rafter_core.messages import CAMPAIGN_TRANSFER
 from rafter_kv.batch import Batch, pack_payload
 from rafter_storage.segment_manager import GroupChange, GroupWrite, SegmentManager
-from rafter_transport import Channel
+from rafter_transport import Channel, NodeInfo
 from rafterd.cluster_map import Announce, NodeRecord, foundation, pack_command
 from rafterd.node_tls import TlsUpdate
 from rafterd.requests import Request, Status, decode_reply, encode_request
@@ -292,6 +292,39 @@ def test_an_emptied_node_is_not_let_in_from_the_first_moment(tmp_path: Path) -> 
     run(main())
 
 
+def test_who_is_disowned_takes_no_part_also_with_others_that_are_not_its_judges(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two nodes of three that were emptied made a majority, of a cluster without data."""
+
+    async def main() -> None:
+        config = make_config(tmp_path, nodes=3, groups=1, raft__first_leader="self")
+        other = NodeInfo(1, HOST, config.peer.port, 1, 5, HOST, config.client.port)
+        judge = make_peer(config, 3)
+        judge.registry.update([other])
+        async with RunningServices(config) as running, make_peer(config, 2) as peer, judge:
+            exchanger = running.services.exchanger
+            await until(lambda: exchanger.disowning() == {3})
+            await until(lambda: exchanger.is_up(2, 0))
+            await peer.until_up(1)
+            node = running.services.engine.replicas[1].node
+            running.services.tick()
+            send_raft(peer, 1, Message(kind=MessageKind.VOTE, to=1, sender=2, term=7))
+            await until(lambda: exchanger.counters.frames_received_total)
+            for _ in range(100):
+                running.services.tick()
+                await turns(1)
+            assert (node.role, node.term) == (Role.FOLLOWER, 0)
+            assert sum("which takes no part until" in text for text in caplog.messages) == 1
+
+            # It may be that the judge has not heard the news.
+            own = [1, INCARNATION, HOST, config.peer.port, 1, HOST, config.client.port]
+            peer.send(1, 0, Channel.CLUSTER_MAP, ["map", 9, [own]])
+            await running.tick_until(lambda: node.role is not Role.FOLLOWER)
+
+    run(main())
+
+
 def test_a_shard_without_the_map_talks_to_no_other_node(tmp_path: Path) -> None:
     async def main() -> None:
         config = make_config(tmp_path, nodes=2, shards=2, groups=2)
@@ -303,7 +336,7 @@ def test_a_shard_without_the_map_talks_to_no_other_node(tmp_path: Path) -> None:
             with pytest.raises(ConnectionRefusedError):
                 await asyncio.open_connection(HOST, config.peer.shard_port(1))
             handlers = running.services.exchanger._handlers
-            handlers[Channel.CLUSTER_MAP](1, 0, [[0, []]])
+            handlers[Channel.CLUSTER_MAP](1, 0, [["map", 0, []]])
             await starting
             await until(lambda: running.services.exchanger.is_up(2, 0))
             assert peer.exchanger.present_hellos()[1].shard == 1
@@ -354,6 +387,8 @@ def test_a_message_in_another_nodes_name_closes_the_link(tmp_path: Path) -> None
         (Channel.REQUEST, [1, 1]),
         (Channel.REPLY, "x"),
         (Channel.ADMIN, ["status-of", 1, "1.0"]),
+        (Channel.CLUSTER_MAP, ["progress", 1]),
+        (Channel.CLUSTER_MAP, ["map", 1]),
     ],
 )
 def test_a_malformed_item_closes_the_link(tmp_path: Path, channel: Channel, item: object) -> None:
