@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,6 @@ from rafter_kv.batch import Batch, pack_payload
 from rafter_storage.segment_manager import GroupChange, GroupWrite, SegmentManager
 from rafter_transport import Channel, NodeInfo
 from rafterd.cluster_map import Announce, NodeRecord, foundation, pack_command
-from rafterd.node_tls import TlsUpdate
 from rafterd.requests import Request, Status, decode_reply, encode_request
 from rafterd.shared import Counter, GroupState, GroupWord, SharedState
 from tests.daemon.engine_bench import entry, run, turns, until
@@ -28,7 +26,6 @@ from tests.daemon.shard_kit import (
     segment_of,
     send_raft,
 )
-from tests.daemon.waiting import DEADLINE_SECONDS
 from tests.transport.support import HOST
 
 SET = [b"SET", b"key", b"value"]
@@ -580,62 +577,5 @@ def test_draining_hands_leadership_to_the_most_advanced_follower(tmp_path: Path)
             taken_over = Message(kind=MessageKind.HEARTBEAT, to=1, sender=3, term=2)
             send_raft(third, 1, taken_over)
             await until(services.is_drained)
-
-    run(main())
-
-
-def test_every_shard_listens_on_its_own_port_and_on_the_common_one(tmp_path: Path) -> None:
-    async def main() -> None:
-        config = make_config(tmp_path, groups=1)
-        async with RunningServices(config) as running:
-            await running.lead()
-            await running.services.open_client_listeners()
-            clients = [
-                await asyncio.open_connection(config.client.host, port)
-                for port in (config.client.port, config.client.shard_port(0))
-            ]
-            for reader, writer in clients:
-                writer.write(b"SET k v\r\nGET k\r\n")
-                assert await reader.readexactly(12) == b"+OK\r\n$1\r\nv\r\n"
-            running.services.begin_drain()
-            for reader, writer in clients:
-                assert await reader.read() == b""
-                writer.close()
-                await writer.wait_closed()
-            with pytest.raises(ConnectionRefusedError):
-                await asyncio.open_connection(config.client.host, config.client.port)
-            await until(lambda: not running.services.front.clients.connections)
-            assert running.services.is_drained()
-
-    run(main())
-
-
-def test_of_two_reads_of_the_tls_files_the_later_counts_whichever_ends_first(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def main() -> None:
-        async with RunningServices(make_config(tmp_path)) as running:
-            first, second = TlsUpdate(None, None), TlsUpdate(None, None)
-            used: list[TlsUpdate] = []
-            is_begun, is_released, is_over = (threading.Event() for _ in range(3))
-
-            def read() -> TlsUpdate:
-                if is_begun.is_set():
-                    return second
-                is_begun.set()
-                is_released.wait(DEADLINE_SECONDS)
-                is_over.set()
-                return first
-
-            monkeypatch.setattr(running.boot.tls, "read", read)
-            monkeypatch.setattr(running.boot.tls, "use", used.append)
-            running.services.reload_tls()
-            await until(is_begun.is_set)
-            running.services.reload_tls()
-            await until(lambda: used)
-            is_released.set()
-            await until(is_over.is_set)
-            await turns()
-            assert [update is second for update in used] == [True]
 
     run(main())
