@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import functools
 import logging
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -24,19 +23,14 @@ from rafterd.boot import ShardBoot
 from rafterd.client_front import ClientFront
 from rafterd.client_listeners import ClientListeners
 from rafterd.clock import Clock
-from rafterd.cluster_map import MapState
 from rafterd.cluster_map_machine import ClusterMapMachine
 from rafterd.engine import Engine
 from rafterd.group_service import GroupService
-from rafterd.map_distribution import MapDistribution
-from rafterd.map_messages import Publication, message_from_wire
-from rafterd.map_requests import MapRequests
 from rafterd.node_status import StatusGatherer
 from rafterd.peer_status import publish_peers
 from rafterd.placement import SYSTEM_GROUP, groups_of_shard, shard_of_group
-from rafterd.replacing import Replacing
 from rafterd.replica import Replica, ReplicaListener
-from rafterd.replica_making import Made, Unservable, founding_membership, make_replica
+from rafterd.replica_making import Made, Unservable, make_replica
 from rafterd.requests import (
     Reply,
     Request,
@@ -46,10 +40,10 @@ from rafterd.requests import (
     not_executed,
 )
 from rafterd.router import Router
+from rafterd.shard_map import ShardMap
 from rafterd.shard_parts import link_limits, make_hello, open_log
 from rafterd.shared import Counter, GroupState, GroupWord
 from rafterd.snapshots import Snapshots, open_snapshots
-from rafterd.system_group import SystemGroup
 
 logger = logging.getLogger(__name__)
 
@@ -84,8 +78,6 @@ class ShardServices:
         self.exchanger = self._make_exchanger()
         self._answers = Answers(self.exchanger)
         self._store = open_log(boot)
-        self._system: SystemGroup | None = None
-        self._is_shut_out = False
         owned = self._owned_groups()
         self._snapshot_store = open_snapshots(config, owned)
         self.engine = Engine(
@@ -99,17 +91,15 @@ class ShardServices:
         )
         self._snapshots = self._make_snapshots(len(owned))
         self._router = self._make_router()
-        self._status = self._make_status()
-        self._map = MapDistribution(
-            config.node.id, boot.shard, self.exchanger, self.engine.schedule
-        )
-        self._map_requests = self._make_map_requests()
-        self._replacing = Replacing(
-            replicas=self.engine,
+        self._map = ShardMap(
+            boot=boot,
+            registry=self._registry,
+            exchanger=self.exchanger,
+            engine=self.engine,
             snapshots=self._snapshots,
-            founding=functools.partial(founding_membership, config),
-            report=self._map_requests.to_leader,
+            call_later=loop.call_later,
         )
+        self._status = self._make_status()
         self.front = ClientFront(
             config=config,
             shard=boot.shard,
@@ -117,7 +107,7 @@ class ShardServices:
             registry=self._registry,
             router=self._router,
             status=self._status,
-            map_requests=self._map_requests,
+            map_requests=self._map.requests,
         )
         self._listeners = ClientListeners(boot, self.front, loop)
         self.engine.before_round = self._router.form_batches
@@ -125,9 +115,6 @@ class ShardServices:
         self.engine.on_condemned = self._group_condemned
         for group in owned:
             self._add_group(group)
-        if boot.shard == 0 and self._system is None:
-            # Without the map the configuration must do.
-            self._map.publish(MapState(), is_settled=False)
 
     # Building ---------------------------------------------------------------------------------
 
@@ -172,6 +159,17 @@ class ShardServices:
             on_fatal=self._on_fatal,
         )
 
+    def _make_status(self) -> StatusGatherer:
+        return StatusGatherer(
+            self._config,
+            self._shared,
+            self._registry,
+            self.exchanger,
+            self._loop.call_later,
+            self.engine.schedule,
+            self._map.replacements,
+        )
+
     def _make_router(self) -> Router:
         config = self._config
         return Router(
@@ -188,28 +186,6 @@ class ShardServices:
             batches_outstanding_max=config.raft.batches_in_flight_max,
         )
 
-    def _make_status(self) -> StatusGatherer:
-        return StatusGatherer(
-            self._config,
-            self._shared,
-            self._registry,
-            self.exchanger,
-            self._loop.call_later,
-            self.engine.schedule,
-            lambda: self._map.publication.replacements,
-        )
-
-    def _make_map_requests(self) -> MapRequests:
-        return MapRequests(
-            node=self._config.node.id,
-            shard=self._boot.shard,
-            shared=self._shared,
-            sender=self.exchanger,
-            call_later=self._loop.call_later,
-            schedule=self.engine.schedule,
-            publication=lambda: self._map.publication,
-        )
-
     def _add_group(self, group: int) -> None:
         try:
             if group == SYSTEM_GROUP:
@@ -219,6 +195,8 @@ class ShardServices:
         except Unservable as error:
             self._shared.group_words(group)[GroupWord.STATE] = GroupState.DAMAGED
             logger.error("group %d is not served: %s", group, error)
+            if group == SYSTEM_GROUP:
+                self._map.serve_without()
 
     def _add_data_group(self, group: int) -> None:
         replica, machine, _ = self._make_replica(group, KeyValueMachine)
@@ -236,18 +214,8 @@ class ShardServices:
         self._take_in(replica, service)
 
     def _add_system_group(self) -> None:
-        replica, machine, log = self._make_replica(SYSTEM_GROUP, ClusterMapMachine)
-        self._system = self._map_requests.system = SystemGroup(
-            config=self._config,
-            replica=replica,
-            machine=machine,
-            log=log,
-            present=self.exchanger,
-            distribution=self._map,
-            mark=self.engine.mark,
-            is_disk_full=lambda: self.engine.is_disk_full,
-        )
-        self._take_in(replica, self._system)
+        made = self._make_replica(SYSTEM_GROUP, ClusterMapMachine)
+        self._take_in(made.replica, self._map.serve(made))
 
     def _make_replica(self, group: int, make_machine: Callable[[], Machine]) -> Made[Machine]:
         words = self._shared.group_words(group)
@@ -278,8 +246,7 @@ class ShardServices:
         self._machines.pop(group, None)
         self._replay_targets.pop(group, None)
         if group == SYSTEM_GROUP:
-            # What the map said last stays in the registries.
-            self._system = self._map_requests.system = None
+            self._map.serve_without()
 
     # Start ------------------------------------------------------------------------------------
 
@@ -316,39 +283,14 @@ class ShardServices:
     def tick(self) -> None:
         """Advance raft and the router's retries by one tick."""
         try:
-            self._look_who_disowns()
-            if not self._is_shut_out:
+            self._map.tick()
+            if not self._map.is_shut_out:
                 self.engine.tick()
             self._router.tick()
-            self._map.tick()
-            if self._system is not None:
-                self._system.tick()
-            if self._first_leader_ticks and not self._is_shut_out:
+            if self._first_leader_ticks and not self._map.is_shut_out:
                 self._campaign_first()
         except Exception as error:  # noqa: BLE001 - a broken invariant stops the shard
             self._on_fatal(error)
-
-    def _look_who_disowns(self) -> None:
-        """Keep out of elections while others say that they know another incarnation of this node.
-
-        Unless the map has this one, and they have not heard of that. Nodes that were emptied
-        together would otherwise make a majority among themselves, of a cluster without data.
-        """
-        disowning = self.exchanger.disowning()
-        is_shut_out = bool(disowning) and not self._is_entered()
-        if is_shut_out and not self._is_shut_out:
-            logger.error(
-                "nodes %s know another incarnation of this node, which takes no part until that "
-                "one was given up: rafter-cli node replace %d",
-                sorted(disowning), self._config.node.id,
-            )  # fmt: skip
-        self._is_shut_out = is_shut_out
-
-    def _is_entered(self) -> bool:
-        """Whether the map has this incarnation of this node."""
-        own = self._config.node.id, self._boot.identity.incarnation
-        nodes = self._map.publication.nodes
-        return any((record.node, record.incarnation) == own for record in nodes)
 
     def _campaign_first(self) -> None:
         """Stand for the groups that `raft.first_leader` gives to this node.
@@ -373,12 +315,7 @@ class ShardServices:
         rule = config.raft.first_leader
         preferred = config.members(replica.group)[0]
         is_chosen = rule == "self" or (rule == "spread" and preferred == config.node.id)
-        return is_chosen and self._hears_quorum(replica) and self._is_welcome()
-
-    def _is_welcome(self) -> bool:
-        """Whether all others had the time to say that they know another incarnation."""
-        others = [node for node in self._registry.nodes() if node != self._config.node.id]
-        return self._is_entered() or all(map(self.exchanger.has_tried, others))
+        return is_chosen and self._hears_quorum(replica) and self._map.is_welcome()
 
     def _hears_quorum(self, replica: Replica) -> bool:
         heard = {self._config.node.id}
@@ -400,7 +337,7 @@ class ShardServices:
 
     def advance_replacements(self) -> None:
         """Let the leaders of this shard take the next step where nodes are being replaced."""
-        self._replacing.look(self._map.publication)
+        self._map.advance_replacements()
 
     def publish(self) -> None:
         """Store the counters that are not stored where they change."""
@@ -449,7 +386,7 @@ class ShardServices:
     # Between shards ---------------------------------------------------------------------------
 
     def _on_raft(self, node: int, shard: int, items: list[Any]) -> None:
-        if self._is_shut_out:
+        if self._map.is_shut_out:
             return
         try:
             self.engine.receive(node, shard, items)
@@ -478,12 +415,7 @@ class ShardServices:
         self._status.receive(node, shard, items)
 
     def _on_map(self, node: int, shard: int, items: list[Any]) -> None:
-        for item in items:
-            message = message_from_wire(item)
-            if isinstance(message, Publication):
-                self._map.receive(node, shard, message)
-            else:
-                self._map_requests.receive(node, shard, message)
+        self._map.receive(node, shard, items)
 
     def _answer(self, request: Request, reply: Reply) -> None:
         """Bring an answer to the router that asked: this shard's own, or one behind a link."""
