@@ -53,6 +53,10 @@ class Deadlines:
         first = self._first()
         return None if first is None or first[0] > now_ms else first[1]
 
+    def first_key(self, number: int) -> bytes:
+        """Return the key whose deadline ``take_first`` would forget."""
+        return self._heaps[number][0][1]
+
     def take_first(self, number: int) -> bytes:
         """Forget the earliest deadline of a bucket that ``due_bucket`` has just named."""
         _, key = heappop(self._heaps[number])
@@ -66,9 +70,9 @@ class Deadlines:
 
     def clear(self) -> None:
         """Forget all deadlines."""
-        for bucket in self.by_bucket:
-            bucket.clear()
-        for heap in self._heaps:
+        for number, heap in enumerate(self._heaps):
+            # Another one, since frozen keys may hold on to what was there.
+            self.by_bucket[number] = {}
             heap.clear()
         self._due_buckets.clear()
 

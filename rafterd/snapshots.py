@@ -138,6 +138,7 @@ class Snapshots:
     ) -> None:
         """Become the engine's handler of snapshots, and open a lane for those of other nodes."""
         self._loop = loop
+        self._store = store
         self._counters = counters
         self._on_fatal = on_fatal
         self._executor = ThreadPoolExecutor(THREADS, thread_name_prefix="snapshot")
@@ -186,6 +187,15 @@ class Snapshots:
         """See which snapshots are due, and which transfers serve nobody. Some times a second."""
         self._taker.look()
         self._courier.look()
+
+    def ask(self, group: int) -> None:
+        """Take a snapshot of a group soon."""
+        self._taker.ask(group)
+
+    def newest_membership(self, group: int) -> Membership | None:
+        """Return the configuration in the newest snapshot of a group, None without any."""
+        newest = self._store.newest(group)
+        return None if newest is None else newest.membership
 
     def publish(self) -> None:
         """Store the counters of transfers."""

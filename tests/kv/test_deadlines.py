@@ -18,7 +18,9 @@ CHANGES = st.lists(
 def take_all(deadlines: Deadlines, now_ms: int) -> list[tuple[int, bytes]]:
     taken = []
     while (number := deadlines.due_bucket(now_ms)) is not None:
-        taken.append((number, deadlines.take_first(number)))
+        first_key = deadlines.first_key(number)
+        assert deadlines.take_first(number) == first_key
+        taken.append((number, first_key))
     return taken
 
 
