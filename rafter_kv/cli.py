@@ -260,6 +260,27 @@ def status(settings: Settings) -> None:
         fail("the server knows of no group", EXIT_UNAVAILABLE)
 
 
+@cli.group()
+def node() -> None:
+    """Look after the nodes of a cluster."""
+
+
+@node.command()
+@click.argument("number", metavar="ID", type=click.IntRange(1, 65535))
+@common_options(top=False)
+@click.pass_obj
+def replace(settings: Settings, number: int) -> None:
+    """Give up node ID, whose data are lost, so that an empty one can take its place.
+
+    Stop the lost node first. Start the empty one at once or later, under the same id: it is let in
+    when all groups have taken the lost one out, and is then brought up to date. `status -o json`
+    shows how far that has come. Without a majority in each group nothing happens.
+    """
+    with settings.client() as client:
+        client.call(b"RAFTER.REPLACE", number)
+    settings.output().fields({"node": number, "replacing": True}, plain="OK")
+
+
 @cli.command(name="version")
 def print_version() -> None:
     """Print the version of rafter-cli."""

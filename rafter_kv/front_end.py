@@ -148,6 +148,12 @@ class FrontEnd(Protocol):
     def request_status(self, slot: ReplySlot, position: int) -> None:
         """Fill the position, as `submit` does, with the map that RAFTER.STATUS answers."""
 
+    def request_replacement(self, node: int, slot: ReplySlot, position: int) -> None:
+        """Have a node replaced, and fill the position with +OK, or with an error that says why not.
+
+        It returns as soon as that is decided for good; the replacement itself takes its time.
+        """
+
     def cluster_view(self) -> ClusterView:
         """Return the nodes and groups as known now."""
 

@@ -173,6 +173,16 @@ def _status(connection: RespConnection, _command: list[bytes]) -> Result:
     return PENDING
 
 
+def _replace(connection: RespConnection, command: list[bytes]) -> Result:
+    number = command[1]
+    if not number.isdigit() or len(number) > 5:
+        return "-ERR the id of a node is a number from 1 to 65535"
+    slot = connection.current_slot
+    assert slot is not None, "a handler runs while its command has a slot"
+    connection.front_end.request_replacement(int(number), slot, connection.current_position)
+    return PENDING
+
+
 _CONFIG_HELP: Final = (
     "GET <pattern>",
     "    Return parameters matching the glob-like <pattern> and their values.",
@@ -201,6 +211,15 @@ SPECS: Final[tuple[CommandSpec, ...]] = (
         since="7.2.4",
         flags=("loading", "stale"),
         complexity="O(N) where N is the number of groups and nodes.",
+    ),
+    local(
+        "RAFTER.REPLACE",
+        2,
+        _replace,
+        "Gives up a lost node, so that an empty one can take its place under its id.",
+        since="7.2.4",
+        flags=_ADMIN,
+        complexity="O(N) where N is the number of groups.",
     ),
     container(
         "CONFIG",

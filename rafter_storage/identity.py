@@ -133,7 +133,7 @@ def _check_unused(directory: DataDirectory) -> None:
         if names:
             raise DataDirectoryError(
                 f"{directory.identity_path} is missing, but {place / names[0]} exists: restore "
-                "the identity, or move the directory away and let the node join as a new one"
+                "the identity, or move the directory away and have the node replaced"
             )
 
 
@@ -216,7 +216,7 @@ def _check(directory: DataDirectory, found: Identity, configured: Identity) -> N
 def _lost(what: str, content: str) -> DataDirectoryError:
     return DataDirectoryError(
         f"{what}. {content.capitalize()} of this node were there: restore them, or move the "
-        "data directory away and let the node join as a new one"
+        "data directory away and have the node replaced"
     )
 
 

@@ -211,11 +211,11 @@ class _Attempt:
             raise self.loss(stage)
 
     def _take(self, payload: bytes) -> None:
-        if self._answer.done() and payload != PULSE:
+        if not self._answer.done():
+            self._answer.set_result(payload)
+        elif payload != PULSE:
             # Nobody has said yet that this connection carries anything to here.
             self.link.abort(HandshakeError("the peer sent data after its answer"))
-        elif not self._answer.done():
-            self._answer.set_result(payload)
 
     def _take_security(self, _link: SocketLink) -> None:
         self._secured.set_result(None)

@@ -224,6 +224,20 @@ class Exchanger:
         """Return the hello of each node that is connected to this shard now, and this one's."""
         return {**self._listener.present(), self._hello.node_id: self._hello}
 
+    def disowning(self) -> set[int]:
+        """Return the nodes that last said they know another incarnation of this one."""
+        return {node for (node, _), (link, _) in self._peer_links.items() if link.is_disowned}
+
+    def has_tried(self, node: int) -> bool:
+        """Whether it is known how some try to reach a node went."""
+        return any(
+            link.is_tried for (peer, _), (link, _) in self._peer_links.items() if peer == node
+        )
+
+    def version_of(self, node: int) -> int:
+        """Return the highest version of the protocol that a node speaks, 0 if it was not heard."""
+        return self._registry.version_of(node)
+
     def take_map(self, nodes: Iterable[NodeInfo]) -> None:
         """Take over what the cluster's map says of nodes, before `start` or at any time after.
 
@@ -475,10 +489,9 @@ class Exchanger:
 
     def _add(self, outbox: Outbox, node: int, channel: Channel, packed: bytes, count: int) -> bool:
         """Queue an item that `count` parts were joined to, unless too much waits already."""
-        size = len(packed)
-        if outbox.pending_bytes + size > self._limits.pending_bytes_max or not self._nodes[
-            node
-        ].take(size):
+        size, together = len(packed), self._nodes[node]
+        is_full = outbox.pending_bytes + size > self._limits.pending_bytes_max
+        if is_full or not together.take(size):
             return self._refuse(node, channel, count)
         if not outbox.queued_bytes:
             self._dirty.append(outbox)

@@ -45,8 +45,7 @@ class SocketLink(asyncio.Protocol):
     `close` or `abort`. What `on_frame` raises goes to the loop's exception handler, as
     an error of our own, and the connection is lost.
 
-    `heard_seconds` is when the last byte came, in the time of the loop. With a `budget` what is
-    held of an unfinished frame counts against it; above it the connection is lost.
+    `heard_seconds` is when the last byte came, in the time of the loop.
 
     uvloop reads up to 32 times in one iteration while there is something to read. So one turn
     delivers for TURN_SECONDS at most (and what one read has brought at least), and the others have
@@ -112,7 +111,10 @@ class SocketLink(asyncio.Protocol):
         self._decoder.frame_bytes_max = frame_bytes_max
 
     def share(self, budget: Budget) -> None:
-        """Count what is held of unfinished frames against a budget from the next chunk on."""
+        """Count what is held of an unfinished frame against a budget from the next chunk on.
+
+        If that brings it above what all who share it may hold, the connection is lost.
+        """
         self._budget = budget
 
     def tune(self, unacknowledged_seconds: float) -> None:

@@ -34,11 +34,14 @@ class PeerLink:
     `on_up(self)` is called when the handshake is done and `socket_link` can
     send; `on_down(self)` once for each `on_up`, when that connection is gone; `on_hello` with
     each hello that was found in order, before `on_up`.
+
+    `is_tried`: how some try went is known. `is_disowned`: at the last one the peer said that it
+    knows another incarnation of this node.
     """
 
     __slots__ = ("_backoff", "_counters", "_failures", "_hello", "_limits", "_liveness", "_log",
-                 "_loop", "_on_down", "_on_hello", "_on_up", "_registry", "_tls", "node", "shard",
-                 "socket_link")  # fmt: skip
+                 "_loop", "_on_down", "_on_hello", "_on_up", "_registry", "_tls", "is_disowned",
+                 "is_tried", "node", "shard", "socket_link")  # fmt: skip
 
     def __init__(
         self,
@@ -59,6 +62,8 @@ class PeerLink:
         self.node = node
         self.shard = shard
         self.socket_link: SocketLink | None = None
+        self.is_tried = False
+        self.is_disowned = False
         self._hello = hello
         self._registry = registry
         self._limits = limits
@@ -130,6 +135,10 @@ class PeerLink:
             )
         except FAILURES as error:
             self._failures += 1
+            self.is_tried = True
+            self.is_disowned = isinstance(error, HandshakeRefusedError) and (
+                error.by_peer and error.code == "incarnation"
+            )
             self._counters.connect_failures_total += 1
             reason = type(error).__name__
             if isinstance(error, HandshakeError):
@@ -141,6 +150,8 @@ class PeerLink:
             self._log.report(self.name, reason, f"cannot connect: {error or reason}")
             raise
         self._failures = 0
+        self.is_tried = True
+        self.is_disowned = False
         link, remote = dialled
         self.socket_link = link
         version = common_version(self._hello, remote)

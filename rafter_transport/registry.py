@@ -105,6 +105,11 @@ class Registry:
         known = self._nodes.get(node)
         return None if known is None else known.info.shards
 
+    def version_of(self, node: int) -> int:
+        """Return the highest version of the protocol that a node speaks, 0 if it was not heard."""
+        known = self._nodes.get(node)
+        return 0 if known is None or known.heard is None else known.heard.version_max
+
     def peer_address(self, node: int, shard: int) -> tuple[str, int]:
         """Return where a node's shard most likely listens for peers: the base port plus the shard.
 
@@ -141,7 +146,7 @@ class Registry:
                 "incarnation",
                 f"node {hello.node_id} had incarnation {incarnation:016x} and now has "
                 f"{hello.incarnation:016x}: its data directory was replaced; an emptied node "
-                "cannot come back under its old id",
+                f"is let in once it was given up: rafter-cli node replace {hello.node_id}",
             )
         return None
 

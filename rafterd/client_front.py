@@ -7,6 +7,7 @@ from rafter_kv.front_end import ClientLimits, ClientRegistry, ClusterView, Group
 from rafter_kv.slots import group_by_slot, slot_ranges
 from rafter_transport.registry import Registry
 from rafterd.config_schema import Config
+from rafterd.map_requests import MapRequests
 from rafterd.node_status import StatusGatherer
 from rafterd.router import Router
 from rafterd.shared import Counter, GroupState, GroupWord, SharedState
@@ -44,6 +45,7 @@ class ClientFront:
         registry: Registry,
         router: Router,
         status: StatusGatherer,
+        map_requests: MapRequests,
     ) -> None:
         self.group_by_slot: Sequence[int] = group_by_slot(config.cluster.groups)
         self.groups: Sequence[int] = list(range(1, config.cluster.groups + 1))
@@ -51,6 +53,7 @@ class ClientFront:
         self.clients = ClientRegistry(self.limits.connections_max)
         self.submit = router.submit
         self.request_status = status.request
+        self.request_replacement = map_requests.replace
         self._config = config
         self._shard = shard
         self._shared = shared

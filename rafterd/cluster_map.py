@@ -1,13 +1,13 @@
 """The cluster's map: which nodes and groups there are, and the commands that change it.
 
-Values and their one encoding, for the log of the system group, its snapshots, and the messages that
-bring the map to the other shards of a node. Everything is a msgpack array behind a format number;
-what has another shape than its type is refused.
+Values and their one encoding, for the log of the system group and its snapshots. Everything is a
+msgpack array behind a format number; what has another shape than its type is refused.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import IntEnum
 from typing import Annotated, Literal, NamedTuple
 
 import msgspec
@@ -83,25 +83,64 @@ class Announce(
     record: NodeRecord
 
 
-Command = Found | Announce
+class Replace(
+    msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="replace"
+):
+    """Give up an incarnation of a node, so that another one can take its place."""
+
+    node: NodeId
+    incarnation: Word
+
+
+class Phase(IntEnum):
+    """How far the replacement of a node has come; the numbers are on disk.
+
+    LEAVING: it is being taken out of its groups, and is still shut out. JOINING: it is a member of
+    none of them any more, the next incarnation is let in, and is being made what the first was.
+    """
+
+    LEAVING = 1
+    JOINING = 2
+
+
+class Replacement(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """The replacement of a node that is under way.
+
+    `incarnation` is the one given up; `pending` are the groups, ascending, in which the phase is
+    not over; `admissions` counts the incarnations that were let in to take its place.
+    """
+
+    node: NodeId
+    incarnation: Word
+    phase: Phase
+    pending: Annotated[list[Group], Meta(max_length=GROUPS_MAX + 1)]
+    admissions: Annotated[int, Meta(ge=0)] = 0
+
+
+class Progress(
+    msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="progress"
+):
+    """In some groups a phase of a replacement is over, as their leaders have seen it applied."""
+
+    node: NodeId
+    incarnation: Word
+    phase: Phase
+    groups: Annotated[list[Group], Meta(max_length=GROUPS_MAX + 1)]
+
+
+Command = Found | Announce | Replace | Progress
 
 
 class MapState(NamedTuple):
     """The map at one moment. Never changed; a command makes another one.
 
-    `version` counts the changes. Both mappings ascend.
+    `version` counts the changes. The mappings ascend.
     """
 
     version: int = 0
     nodes: Mapping[int, NodeRecord] = {}
     groups: Mapping[int, GroupRecord] = {}
-
-
-class Publication(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """What the shards of a node are told of the map: what the registry is made of."""
-
-    version: Word
-    nodes: Annotated[list[NodeRecord], Meta(max_length=NODES_MAX)]
+    replacements: Mapping[int, Replacement] = {}
 
 
 class _Image(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
@@ -112,6 +151,7 @@ class _Image(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     version: Word
     nodes: list[NodeRecord]
     groups: list[GroupRecord]
+    replacements: list[Replacement]
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -134,8 +174,15 @@ def unpack_command(payload: bytes) -> Command:
 
 def pack_image(state: MapState) -> bytes:
     """Return the snapshot of a map: equal for equal maps."""
-    nodes, groups = list(state.nodes.values()), list(state.groups.values())
-    return _encode(_Image(SNAPSHOT_NAME, FORMAT, state.version, nodes, groups))
+    image = _Image(
+        SNAPSHOT_NAME,
+        FORMAT,
+        state.version,
+        list(state.nodes.values()),
+        list(state.groups.values()),
+        list(state.replacements.values()),
+    )
+    return _encode(image)
 
 
 def unpack_image(data: bytes) -> MapState:
@@ -146,20 +193,8 @@ def unpack_image(data: bytes) -> MapState:
         raise DecodeError(f"a snapshot of the cluster's map cannot be read: {error}") from error
     nodes = {record.node: record for record in image.nodes}
     groups = {record.group: record for record in image.groups}
-    return MapState(image.version, nodes, groups)
-
-
-def publication_of(state: MapState) -> Publication:
-    """Return what the shards of a node are told of a map."""
-    return Publication(state.version, list(state.nodes.values()))
-
-
-def publication_from_wire(item: object) -> Publication:
-    """Return the publication that an item of another shard is. Raises DecodeError."""
-    try:
-        return msgspec.convert(item, Publication)
-    except msgspec.ValidationError as error:
-        raise DecodeError(f"this is no cluster map: {error}") from error
+    replacements = {item.node: item for item in image.replacements}
+    return MapState(image.version, nodes, groups, replacements)
 
 
 def foundation(config: Config) -> Found:

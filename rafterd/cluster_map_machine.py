@@ -8,6 +8,7 @@ over it would let the replicas diverge.
 from collections.abc import Generator, Iterable, Mapping
 from typing import TypeVar
 
+import msgspec
 from xxhash import xxh3_64_intdigest
 
 from rafter_core.state_machine import Update
@@ -17,10 +18,15 @@ from rafterd.cluster_map import (
     Found,
     MapState,
     NodeRecord,
+    Phase,
+    Progress,
+    Replace,
+    Replacement,
     pack_image,
     unpack_command,
     unpack_image,
 )
+from rafterd.placement import SYSTEM_GROUP
 
 Record = TypeVar("Record")
 
@@ -84,7 +90,17 @@ def changed(state: MapState, command: Command) -> MapState | str:
     """Return the map after a command, with its version as it was, or why it is refused."""
     if isinstance(command, Found):
         return _found(state, command)
-    return _announce(state, command)
+    if isinstance(command, Announce):
+        return _announce(state, command)
+    if isinstance(command, Replace):
+        return _replace(state, command)
+    return _progress(state, command)
+
+
+def groups_of(state: MapState, node: int) -> list[int]:
+    """Return the groups that a node has a replica of, the system group first."""
+    data = [group for group, record in state.groups.items() if node in record.members]
+    return [SYSTEM_GROUP, *data]
 
 
 def _found(state: MapState, command: Found) -> MapState | str:
@@ -105,7 +121,70 @@ def _announce(state: MapState, command: Announce) -> MapState | str:
             f"node {record.node} has incarnation {known.incarnation:016x} in the map, "
             f"and not {record.incarnation:016x}"
         )
-    return state._replace(nodes=_ascending({**state.nodes, record.node: record}))
+    return state._replace(nodes=_with(state.nodes, record.node, record))
+
+
+def _replace(state: MapState, command: Replace) -> MapState | str:
+    """Begin a replacement, also of one that has joined in the place of another one."""
+    node, incarnation = command.node, command.incarnation
+    known, running = state.nodes.get(node), state.replacements.get(node)
+    if known is None:
+        return f"node {node} is not in the map"
+    if running is not None and incarnation in (running.incarnation, 0):
+        return state
+    if incarnation == 0:
+        return f"node {node} has never been seen: whoever comes first under this id is let in"
+    if known.incarnation != incarnation:
+        return f"node {node} does not have incarnation {incarnation:016x} any more"
+    for group, record in state.groups.items():
+        if list(record.members) == [node]:
+            return f"group {group} has no replica but that of node {node}: its data would be lost"
+    admissions = 0 if running is None else running.admissions
+    begun = Replacement(node, incarnation, Phase.LEAVING, groups_of(state, node), admissions)
+    return state._replace(replacements=_with(state.replacements, node, begun))
+
+
+def _progress(state: MapState, command: Progress) -> MapState:
+    running = state.replacements.get(command.node)
+    told = command.incarnation, command.phase
+    if running is None or (running.incarnation, running.phase) != told:
+        return state
+    pending = [group for group in running.pending if group not in command.groups]
+    rest = dict(state.replacements)
+    rest[command.node] = msgspec.structs.replace(running, pending=pending)
+    if not pending and running.phase is Phase.JOINING:
+        del rest[command.node]
+    return _let_in(state._replace(replacements=rest))
+
+
+def _let_in(state: MapState) -> MapState:
+    """Open the door for the next incarnation of a node that has left all its groups.
+
+    One node at a time, until it is again what it was. Who comes has forgotten its votes and
+    entries, and may be asked for a vote by a member that has not heard yet of its leaving. Against
+    one such node every majority of the old members holds one that knows better; against two it need
+    not.
+    """
+    running = list(state.replacements.values())
+    for item in [item for item in running if item.admissions] or running:
+        if item.phase is Phase.LEAVING and not item.pending:
+            node = item.node
+            joining = msgspec.structs.replace(
+                item,
+                phase=Phase.JOINING,
+                pending=groups_of(state, node),
+                admissions=item.admissions + 1,
+            )
+            vacant = msgspec.structs.replace(state.nodes[node], incarnation=0)
+            return state._replace(
+                nodes=_with(state.nodes, node, vacant),
+                replacements=_with(state.replacements, node, joining),
+            )
+    return state
+
+
+def _with(records: Mapping[int, Record], key: int, record: Record) -> dict[int, Record]:
+    return _ascending({**records, key: record})
 
 
 def _ascending(records: Mapping[int, Record]) -> dict[int, Record]:

@@ -257,7 +257,7 @@ def _check_sizes(config: Config) -> Iterator[Problem]:
 
 def _check_snapshots(config: Config) -> Iterator[Problem]:
     try:
-        config.snapshot.express_limits(config.node.shards).validate()
+        config.express_limits.validate()
     except ValueError as error:
         yield Problem(
             "snapshot.bytes_per_second",

@@ -5,7 +5,7 @@ node that does not answer is listed as unreachable: status is for the hour when 
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from rafter_core import NO_NODE
@@ -15,6 +15,7 @@ from rafter_transport.exchanger import Channel
 from rafter_transport.payload import PayloadError
 from rafter_transport.registry import Registry
 from rafterd import __version__
+from rafterd.cluster_map import Replacement
 from rafterd.config_schema import Config
 from rafterd.raft_post import Post
 from rafterd.shared import Counter, GroupState, GroupWord, ShardState, SharedState
@@ -75,6 +76,7 @@ class StatusGatherer:
         post: Post,
         call_later: Callable[..., Any],
         schedule: Callable[[], None],
+        replacements: Callable[[], Iterable[Replacement]],
     ) -> None:
         self._config = config
         self._shared = shared
@@ -82,6 +84,7 @@ class StatusGatherer:
         self._post = post
         self._call_later = call_later
         self._schedule = schedule
+        self._replacements = replacements
         self._gatherings: dict[int, _Gathering] = {}
         self._number = 0
         # Questions of shards that no link leads to yet; the first answer makes it be dialled.
@@ -150,7 +153,9 @@ class StatusGatherer:
     def _finish(self, number: int) -> None:
         gathering = self._gatherings.pop(number, None)
         if gathering is not None:
-            reply: Any = _merge(self._config, self._registry, gathering.answers)
+            reply: Any = _merge(
+                self._config, self._registry, self._replacements(), gathering.answers
+            )
             deliver((gathering.slot,), (gathering.position,), (reply,))
             self._schedule()
 
@@ -167,8 +172,14 @@ def _is_well_formed(answer: list[Any]) -> bool:
     return True
 
 
-def _merge(config: Config, registry: Registry, answers: dict[int, list[Any]]) -> dict[bytes, Any]:
+def _merge(
+    config: Config,
+    registry: Registry,
+    replacements: Iterable[Replacement],
+    answers: dict[int, list[Any]],
+) -> dict[bytes, Any]:
     """Return the map that RAFTER.STATUS replies, made of every node's answer."""
+    replacing = {item.node: item for item in replacements}
     nodes = []
     shards = []
     replicas: dict[int, dict[int, dict[str, int]]] = {}
@@ -184,6 +195,8 @@ def _merge(config: Config, registry: Registry, answers: dict[int, list[Any]]) ->
                 b"state": b"unreachable" if answer is None else b"up",
                 b"version": b"" if answer is None else answer[0].encode(),
                 b"shards": info.shards or 0,
+                b"incarnation": b"" if info.incarnation is None else b"%016x" % info.incarnation,
+                b"replacing": _progress_text(replacing.get(node)),
             }
         )
         if answer is None:
@@ -202,6 +215,14 @@ def _merge(config: Config, registry: Registry, answers: dict[int, list[Any]]) ->
             for group, first, last in slot_ranges(config.cluster.groups)
         ],
     }
+
+
+def _progress_text(replacement: Replacement | None) -> bytes:
+    """Say how far the replacement of a node has come; nothing if there is none."""
+    if replacement is None:
+        return b""
+    groups = ", ".join(map(str, replacement.pending)) or "none"
+    return f"{replacement.phase.name.lower()}, groups left: {groups}".encode()
 
 
 def _shard_row(node: int, fields: dict[str, int]) -> dict[bytes, Any]:

@@ -63,6 +63,7 @@ class Place(NamedTuple):
 
 
 NOWHERE = Place()
+CHANGES_REMEMBERED = 64
 
 
 class Replica:
@@ -81,6 +82,7 @@ class Replica:
         "_reads",
         "_route",
         "_words",
+        "changes",
         "group",
         "hard_state",
         "installing_index",
@@ -117,6 +119,8 @@ class Replica:
         self.is_condemned = False
         self.installing_index = 0
         self.readies_in_storage = 0
+        # The contexts of the last changes of the configuration that were applied here.
+        self.changes: deque[bytes] = deque(maxlen=CHANGES_REMEMBERED)
         self.snapshot_index = start.index
         self.logged_bytes = 0
         self._applied_term = start.term
@@ -268,8 +272,11 @@ class Replica:
                 f"group {self.group}: the payload of entry {entry.index} was withheld from a "
                 "witness, and this node is to apply it"
             )
-        self.node.apply_conf_change(decode(entry.kind, entry.payload))
+        change = decode(entry.kind, entry.payload)
+        self.node.apply_conf_change(change)
         self._membership_index = entry.index
+        if change.context:
+            self.changes.append(change.context)
 
     def _confirm_reads(self) -> None:
         """Answer confirmed reads whose index has been applied.

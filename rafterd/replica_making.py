@@ -10,13 +10,26 @@ from rafter_storage.group_log import GroupLog
 from rafter_storage.segment_manager import SegmentManager
 from rafter_storage.snapshot_store import SnapshotStore
 from rafterd.config_schema import Config
+from rafterd.placement import SYSTEM_GROUP
 from rafterd.replica import OnRoute, Replica
 from rafterd.shard_parts import core_config
 from rafterd.snapshots import recover
 
-__all__ = ["Made", "Unservable", "make_replica"]
+__all__ = ["Made", "Unservable", "founding_membership", "make_replica"]
 
 Machine = TypeVar("Machine", bound=StateMachine)
+
+
+SYSTEM_VOTERS_MAX = 7
+"""More voters would make the system group slower and hardly safer; further nodes are learners."""
+
+
+def founding_membership(config: Config, group: int) -> Membership:
+    """Return the configuration that a group begins with: it holds until the log knows another."""
+    if group != SYSTEM_GROUP:
+        return Membership(tuple(sorted(config.members(group))))
+    nodes = tuple(config.nodes)
+    return Membership(nodes[:SYSTEM_VOTERS_MAX], learners=nodes[SYSTEM_VOTERS_MAX:])
 
 
 class Unservable(Exception):
@@ -34,7 +47,6 @@ class Made(NamedTuple, Generic[Machine]):
 def make_replica(
     config: Config,
     group: int,
-    founding: Membership,
     *,
     store: SegmentManager,
     snapshot_store: SnapshotStore,
@@ -45,9 +57,10 @@ def make_replica(
 ) -> Made[Machine]:
     """Recover a group's state machine and put a replica on it.
 
-    `founding` is the configuration of a group whose log knows none; `progress` is called while a
-    snapshot is read. Raises Unservable, and StorageError as `recover` does.
+    `progress` is called while a snapshot is read. Raises Unservable, and StorageError as `recover`
+    does.
     """
+    founding = founding_membership(config, group)
     damage = store.damage_of(group)
     if damage is not None:
         raise Unservable(f"its log is damaged: {damage}")

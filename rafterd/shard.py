@@ -134,6 +134,7 @@ class ShardMain:
             self._next_heartbeat_seconds = now_seconds + HEARTBEAT_SECONDS * 0.9
             self._counters[Counter.HEARTBEAT] += 1
             self._services.expire_due_keys()
+            self._services.advance_replacements()
             self._services.publish()
         if now_seconds >= self._next_slow_publish_seconds:
             self._next_slow_publish_seconds = now_seconds + SLOW_PUBLISH_SECONDS

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import functools
 import logging
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -10,30 +9,24 @@ from typing import Any, TypeVar
 from rafter_core import (
     DecodeError,
     InvariantError,
-    Membership,
     RawNode,
     Role,
     StateMachine,
     TransferRefused,
 )
-from rafter_kv.connection import RespConnection
 from rafter_kv.machine import KeyValueMachine
 from rafter_transport.exchanger import Channel, Exchanger
 from rafter_transport.payload import PayloadError
-from rafter_transport.peer_log import PeerLog
 from rafter_transport.registry import Registry
-from rafter_transport.tls_stream import TlsStream
 from rafterd.answers import Answers
 from rafterd.boot import ShardBoot
 from rafterd.client_front import ClientFront
+from rafterd.client_listeners import ClientListeners
 from rafterd.clock import Clock
-from rafterd.cluster_map import MapState
 from rafterd.cluster_map_machine import ClusterMapMachine
 from rafterd.engine import Engine
 from rafterd.group_service import GroupService
-from rafterd.map_distribution import MapDistribution
 from rafterd.node_status import StatusGatherer
-from rafterd.node_tls import TlsError, TlsUpdate
 from rafterd.peer_status import publish_peers
 from rafterd.placement import SYSTEM_GROUP, groups_of_shard, shard_of_group
 from rafterd.replica import Replica, ReplicaListener
@@ -47,17 +40,14 @@ from rafterd.requests import (
     not_executed,
 )
 from rafterd.router import Router
+from rafterd.shard_map import ShardMap
 from rafterd.shard_parts import link_limits, make_hello, open_log
 from rafterd.shared import Counter, GroupState, GroupWord
 from rafterd.snapshots import Snapshots, open_snapshots
-from rafterd.system_group import SystemGroup, system_membership
 
 logger = logging.getLogger(__name__)
 
 Machine = TypeVar("Machine", bound=StateMachine)
-
-CLIENT_BACKLOG = 1024
-CLIENT_HANDSHAKE_SECONDS = 10.0
 
 
 class ShardServices:
@@ -77,9 +67,6 @@ class ShardServices:
         self._shared = shared = boot.shared
         self._counters = shared.counter_words(boot.shard)
         self._clock = Clock()
-        self._listeners: list[asyncio.Server] = []
-        self._client_log = PeerLog(logger)
-        self._tls_reads = 0
         self._replay_targets: dict[int, int] = {}
         self._first_leader_ticks = config.raft.election_timeout_ticks
         self._services: dict[int, GroupService] = {}
@@ -91,7 +78,6 @@ class ShardServices:
         self.exchanger = self._make_exchanger()
         self._answers = Answers(self.exchanger)
         self._store = open_log(boot)
-        self._system: SystemGroup | None = None
         owned = self._owned_groups()
         self._snapshot_store = open_snapshots(config, owned)
         self.engine = Engine(
@@ -105,9 +91,15 @@ class ShardServices:
         )
         self._snapshots = self._make_snapshots(len(owned))
         self._router = self._make_router()
-        self._status = StatusGatherer(
-            config, shared, self._registry, self.exchanger, loop.call_later, self.engine.schedule
+        self._map = ShardMap(
+            boot=boot,
+            registry=self._registry,
+            exchanger=self.exchanger,
+            engine=self.engine,
+            snapshots=self._snapshots,
+            call_later=loop.call_later,
         )
+        self._status = self._make_status()
         self.front = ClientFront(
             config=config,
             shard=boot.shard,
@@ -115,18 +107,14 @@ class ShardServices:
             registry=self._registry,
             router=self._router,
             status=self._status,
+            map_requests=self._map.requests,
         )
+        self._listeners = ClientListeners(boot, self.front, loop)
         self.engine.before_round = self._router.form_batches
         self.engine.after_round = self.front.flush_replies
         self.engine.on_condemned = self._group_condemned
-        self._map = MapDistribution(
-            config.node.id, boot.shard, self.exchanger, self.engine.schedule
-        )
         for group in owned:
             self._add_group(group)
-        if boot.shard == 0 and self._system is None:
-            # Without the map the configuration must do.
-            self._map.publish(MapState())
 
     # Building ---------------------------------------------------------------------------------
 
@@ -171,6 +159,17 @@ class ShardServices:
             on_fatal=self._on_fatal,
         )
 
+    def _make_status(self) -> StatusGatherer:
+        return StatusGatherer(
+            self._config,
+            self._shared,
+            self._registry,
+            self.exchanger,
+            self._loop.call_later,
+            self.engine.schedule,
+            self._map.replacements,
+        )
+
     def _make_router(self) -> Router:
         config = self._config
         return Router(
@@ -196,10 +195,11 @@ class ShardServices:
         except Unservable as error:
             self._shared.group_words(group)[GroupWord.STATE] = GroupState.DAMAGED
             logger.error("group %d is not served: %s", group, error)
+            if group == SYSTEM_GROUP:
+                self._map.serve_without()
 
     def _add_data_group(self, group: int) -> None:
-        founding = Membership(tuple(sorted(self._config.members(group))))
-        replica, machine, _ = self._make_replica(group, founding, KeyValueMachine)
+        replica, machine, _ = self._make_replica(group, KeyValueMachine)
         service = GroupService(
             replica,
             machine,
@@ -214,29 +214,15 @@ class ShardServices:
         self._take_in(replica, service)
 
     def _add_system_group(self) -> None:
-        founding = system_membership(self._config)
-        replica, machine, log = self._make_replica(SYSTEM_GROUP, founding, ClusterMapMachine)
-        self._system = SystemGroup(
-            config=self._config,
-            replica=replica,
-            machine=machine,
-            log=log,
-            present=self.exchanger,
-            distribution=self._map,
-            mark=self.engine.mark,
-            is_disk_full=lambda: self.engine.is_disk_full,
-        )
-        self._take_in(replica, self._system)
+        made = self._make_replica(SYSTEM_GROUP, ClusterMapMachine)
+        self._take_in(made.replica, self._map.serve(made))
 
-    def _make_replica(
-        self, group: int, founding: Membership, make_machine: Callable[[], Machine]
-    ) -> Made[Machine]:
+    def _make_replica(self, group: int, make_machine: Callable[[], Machine]) -> Made[Machine]:
         words = self._shared.group_words(group)
         words[GroupWord.STATE] = GroupState.STARTING
         return make_replica(
             self._config,
             group,
-            founding,
             store=self._store,
             snapshot_store=self._snapshot_store,
             make_machine=make_machine,
@@ -260,8 +246,7 @@ class ShardServices:
         self._machines.pop(group, None)
         self._replay_targets.pop(group, None)
         if group == SYSTEM_GROUP:
-            # What the map said last stays in the registries.
-            self._system = None
+            self._map.serve_without()
 
     # Start ------------------------------------------------------------------------------------
 
@@ -286,65 +271,23 @@ class ShardServices:
         return not targets
 
     async def open_client_listeners(self) -> None:
-        """Listen on the base port, together with the other shards, and on this shard's own."""
-        client = self._config.client
-        ports = ((client.port, True), (client.shard_port(self._boot.shard), False))
-        for port, is_shared in ports:
-            self._listeners.append(
-                await self._loop.create_server(
-                    self._connect,
-                    client.host,
-                    port,
-                    reuse_address=True,
-                    reuse_port=is_shared,
-                    backlog=CLIENT_BACKLOG,
-                )
-            )
-
-    def _connect(self) -> asyncio.Protocol:
-        connection = RespConnection(self.front)
-        session = self._boot.tls.client_session()
-        if session is None:
-            return connection
-        return TlsStream(
-            connection,
-            session,
-            handshake_seconds=CLIENT_HANDSHAKE_SECONDS,
-            on_refused=self._client_refused,
-            cleartext_answer=b"-ERR this port takes TLS connections only\r\n",
-            loop=self._loop,
-        )
-
-    def _client_refused(self, host: str, reason: str) -> None:
-        self._counters[Counter.CLIENT_TLS_REFUSED_TOTAL] += 1
-        self._client_log.report(f"client at {host}", reason, f"connection refused: {reason}")
+        """Let clients in."""
+        await self._listeners.open()
 
     def reload_tls(self) -> None:
-        """Read the TLS files again, in a thread; new connections use what they say."""
-        self._tls_reads += 1
-        reading = self._loop.run_in_executor(None, self._boot.tls.read)
-        reading.add_done_callback(functools.partial(self._tls_read, self._tls_reads))
-
-    def _tls_read(self, number: int, reading: asyncio.Future[TlsUpdate]) -> None:
-        if reading.cancelled() or number != self._tls_reads:
-            return  # a later one is under way: what it finds is newer
-        try:
-            self._boot.tls.use(reading.result())
-        except TlsError as error:
-            # The supervisor could read them a moment ago.
-            logger.error("TLS stays as it was: %s", error)
+        """Read the TLS files again; new connections use what they say."""
+        self._listeners.reload_tls()
 
     # Time -------------------------------------------------------------------------------------
 
     def tick(self) -> None:
         """Advance raft and the router's retries by one tick."""
         try:
-            self.engine.tick()
-            self._router.tick()
             self._map.tick()
-            if self._system is not None:
-                self._system.tick()
-            if self._first_leader_ticks:
+            if not self._map.is_shut_out:
+                self.engine.tick()
+            self._router.tick()
+            if self._first_leader_ticks and not self._map.is_shut_out:
                 self._campaign_first()
         except Exception as error:  # noqa: BLE001 - a broken invariant stops the shard
             self._on_fatal(error)
@@ -372,7 +315,7 @@ class ShardServices:
         rule = config.raft.first_leader
         preferred = config.members(replica.group)[0]
         is_chosen = rule == "self" or (rule == "spread" and preferred == config.node.id)
-        return is_chosen and self._hears_quorum(replica)
+        return is_chosen and self._hears_quorum(replica) and self._map.is_welcome()
 
     def _hears_quorum(self, replica: Replica) -> bool:
         heard = {self._config.node.id}
@@ -391,6 +334,10 @@ class ShardServices:
         service = self._services.get(replica.group)
         if service is not None:
             service.expire_due_keys()
+
+    def advance_replacements(self) -> None:
+        """Let the leaders of this shard take the next step where nodes are being replaced."""
+        self._map.advance_replacements()
 
     def publish(self) -> None:
         """Store the counters that are not stored where they change."""
@@ -439,6 +386,8 @@ class ShardServices:
     # Between shards ---------------------------------------------------------------------------
 
     def _on_raft(self, node: int, shard: int, items: list[Any]) -> None:
+        if self._map.is_shut_out:
+            return
         try:
             self.engine.receive(node, shard, items)
         except DecodeError as error:
@@ -489,8 +438,7 @@ class ShardServices:
 
     def begin_drain(self) -> None:
         """Accept nobody new, close idle connections, let the others get their replies."""
-        for listener in self._listeners:
-            listener.close()
+        self._listeners.close()
         for connection in list(self.front.clients.connections.values()):
             connection.close_after_replies()
         self.engine.schedule()
@@ -529,8 +477,7 @@ class ShardServices:
 
     async def close(self) -> None:
         """Close connections, links and the log. What was acknowledged is on disk already."""
-        for listener in self._listeners:
-            listener.close()
+        self._listeners.close()
         await self._snapshots.close()
         self.engine.close()
         await self.exchanger.close()

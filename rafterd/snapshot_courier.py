@@ -303,5 +303,8 @@ class SnapshotCourier:
 
 
 def set_aside(store: SnapshotStore, info: SnapshotInfo) -> None:
-    """Take a snapshot out of use that is ahead of its group's log: received, and not installed."""
+    """Take a snapshot out of use that was received and never installed.
+
+    It stays on disk until the log has passed it.
+    """
     store.mark_damaged(info, Damage(info.path, 0, "it was received and did not become the log"))

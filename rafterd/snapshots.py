@@ -80,11 +80,10 @@ def recover(
     """
     group = log.group
     for info in reversed(store.snapshots(group)):
-        if info.index > log.last_index():
-            logger.warning("group %d: %s is ahead of the log, and is set aside", group, info.path)
-            set_aside(store, info)
-            continue
         if not _belongs(info, log):
+            if info.index >= log.first_index():
+                logger.warning("group %d: %s is not of the log, and set aside", group, info.path)
+                set_aside(store, info)
             continue
         machine = make_machine()
         try:
@@ -139,6 +138,7 @@ class Snapshots:
     ) -> None:
         """Become the engine's handler of snapshots, and open a lane for those of other nodes."""
         self._loop = loop
+        self._store = store
         self._counters = counters
         self._on_fatal = on_fatal
         self._executor = ThreadPoolExecutor(THREADS, thread_name_prefix="snapshot")
@@ -157,7 +157,7 @@ class Snapshots:
         self._express = courier.express = Express(
             hello=hello,
             registry=registry,
-            limits=config.snapshot.express_limits(config.node.shards),
+            limits=config.express_limits,
             link_limits=link_limits,
             open_sink=courier.open_sink,
             on_sent=courier.sent,
@@ -187,6 +187,15 @@ class Snapshots:
         """See which snapshots are due, and which transfers serve nobody. Some times a second."""
         self._taker.look()
         self._courier.look()
+
+    def ask(self, group: int) -> None:
+        """Take a snapshot of a group soon."""
+        self._taker.ask(group)
+
+    def newest_membership(self, group: int) -> Membership | None:
+        """Return the configuration in the newest snapshot of a group, None without any."""
+        newest = self._store.newest(group)
+        return None if newest is None else newest.membership
 
     def publish(self) -> None:
         """Store the counters of transfers."""

@@ -129,7 +129,7 @@ class Node:
     def metric(self, name: str) -> float:
         """Return the sum of a metric over the shards and groups of the node; 0 while it is down."""
         text = self.http("/metrics")[1]
-        values = re.findall(rf"^{name}(?:{{[^}}]*}})? (\S+)$", text, re.MULTILINE)
+        values = re.findall(rf"^{re.escape(name)}(?:{{[^}}]*}})? (\S+)$", text, re.MULTILINE)
         return sum(map(float, values))
 
     def shard_pids(self) -> list[int]:

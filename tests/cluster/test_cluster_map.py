@@ -1,12 +1,16 @@
 """The cluster's map in running nodes: who moved is found again, who was emptied stays out."""
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import redis
 
 from tests.cluster.kit import Cluster, Node, running_cluster, wait_for
+from tests.cluster.test_snapshots import OPTIONS, fill
 from tests.cluster.workload import connect, missing_writes
 
 
@@ -28,101 +32,134 @@ def knows(node: Node, other: Node) -> bool:
     )
 
 
-def write(node: Node, tag: str, keys: int = 60) -> dict[str, str]:
+def write(node: Node, tag: str, keys: int = 40) -> dict[str, str]:
     """Write keys enough to fall into every group; return them."""
-    client = connect(node.client_port)
-    written = {f"{tag}{number}": f"{tag}-{number}" for number in range(keys)}
-    for key, value in written.items():
-        client.set(key, value)
-    client.close()
-    return written
+    return fill(node.client_port, keys, 10, tag)
 
 
 def restart(node: Node) -> None:
-    """Stop a node as systemd does, and start it again."""
-    assert node.terminate() == 0
+    """Kill a node and start it again."""
+    node.kill()
     node.start()
     node.wait_ready()
 
 
-def has_caught_up(node: Node, leader: Node) -> bool:
+def has_caught_up(node: Node, other: Node) -> bool:
     """Whether a node has applied in all groups what another one has."""
     name = "rafter_raft_applied_index"
-    return node.metric(name) >= leader.metric(name) > 0
+    return node.metric(name) >= other.metric(name) > 0
 
 
+@pytest.mark.long
 def test_a_node_that_moved_is_found_again_also_by_nodes_that_did_not_see_it_move(
     tmp_path: Path,
 ) -> None:
-    with running_cluster(tmp_path, 3, shards=1, groups=3, shards_of_node={3: 2}) as cluster:
+    with running_cluster(tmp_path, 3, shards=1, groups=2, shards_of_node={3: 2}) as cluster:
         moving, others = cluster[3], [cluster[1], cluster[2]]
-        written = write(cluster[1], "before")
-        assert moving.terminate() == 0
-        written |= write(cluster[1], "while-away")
+        moving.kill()
+        written = write(cluster[1], "while-away")
         moving.move()
         moving.start()
         moving.wait_ready()
         for node in others:
             wait_for(lambda node=node: knows(node, moving), f"{node.node} knows where 3 is")  # type: ignore[misc]
         wait_for(lambda: has_caught_up(moving, cluster[1]), "node 3 has caught up")
-        assert missing_writes(moving.client_port, written) == []
 
-        # Now the others forget what they heard; their configuration says where node 3 was.
-        assert moving.terminate() == 0
-        for node in others:
-            restart(node)
-            assert knows(node, moving)
-        written |= write(cluster[2], "after")
+        # Now one forgets what it heard, and its configuration says where node 3 was before.
+        moving.kill()
+        restart(cluster[2])
+        assert knows(cluster[2], moving)
         moving.start()
         moving.wait_ready()
-        others[0].kill()
+        cluster[1].kill()
         # Node 2 and node 3 alone make a majority: 2 has found 3 again.
         written |= write(cluster[2], "with-two")
         assert missing_writes(moving.client_port, written) == []
 
 
-def refusals(node: Node) -> float:
-    """Return how many handshakes a node has refused, or was refused in."""
-    return node.metric("rafter_peer_handshakes_refused_total")
+REPLACED = "its data directory was replaced"
 
 
-def assert_shut_out(cluster: Cluster, emptied: Node, by: list[Node]) -> None:
-    """Check that nodes refuse an emptied one, count that, and log it once a minute."""
-    for node in by:
-        before = refusals(node)
-        wait_for(lambda: refusals(node) > before + 4, f"node {node.node} refuses it")  # noqa: B023
-        assert status(node)[emptied.node][b"state"] == b"unreachable"
+def assert_shut_out(emptied: Node, by: Node) -> None:
+    """Check that a node refuses an emptied one, and goes on to."""
+    name = "rafter_peer_handshakes_refused_total"
+    before = by.metric(name)
+    wait_for(lambda: by.metric(name) > before + 2, f"node {by.node} refuses it")
+    assert status(by)[emptied.node][b"state"] == b"unreachable"
     assert emptied.http("/readyz")[0] == 503
 
 
-def test_an_emptied_node_is_refused_by_all_also_after_they_were_restarted(tmp_path: Path) -> None:
-    with running_cluster(tmp_path, 3, shards=1, groups=3) as cluster:
-        emptied, others = cluster[2], [cluster[1], cluster[3]]
-        written = write(cluster[1], "before")
+def replace(node: Node, other: Node) -> subprocess.CompletedProcess[bytes]:
+    """Run the operator's command at a node."""
+    return subprocess.run(
+        [sys.executable, "-m", "rafter_kv.cli", "node", "replace", str(other.node), "-o", "plain"],
+        capture_output=True,
+        timeout=30,
+        env={**os.environ, "RAFTERCLI_ENDPOINTS": node.endpoint},
+    )
+
+
+def is_in_its_place(node: Node, other: Node) -> bool:
+    """Whether a node knows the other one as a full member, and no replacement of it."""
+    row = status(node)[other.node]
+    return row[b"replacing"] == b"" and row[b"state"] == b"up"
+
+
+@pytest.mark.long
+def test_an_emptied_node_is_refused_by_all_until_it_was_replaced(tmp_path: Path) -> None:
+    with running_cluster(tmp_path, 3, shards=1, groups=2, extra=OPTIONS) as cluster:
+        first, emptied, third = cluster[1], cluster[2], cluster[3]
+        before = status(first)[2][b"incarnation"]
+        # As soon as all nodes are in the map.
+        wait_for(lambda: b"node 2 is up: stop it" in replace(first, emptied).stderr, "a refusal")
         emptied.kill()
         shutil.rmtree(emptied.data_directory)
         emptied.start()
-        assert_shut_out(cluster, emptied, others)
-        written |= write(cluster[1], "after")
+        written: dict[str, str] = {}
 
-        for node in others:
-            lines = node.log().count("its data directory was replaced")
-            restart(node)
-            assert_shut_out(cluster, emptied, [node])
-            # Two directions, and two lives of this node.
-            assert 1 <= node.log().count("its data directory was replaced") - lines <= 2
+        def are_logs_cut() -> bool:
+            # The same keys: the logs grow, the state does not. The emptied one will need snapshots.
+            written.update(fill(first.client_port, 150, 1000))
+            name = "rafter_snapshots_taken_total"
+            return min(first.metric(name), third.metric(name)) >= 3 * 2
+
+        wait_for(are_logs_cut, "the logs are cut")
+        for node in (first, third):
+            assert_shut_out(emptied, node)
+            # Both directions, which count each for itself.
+            assert 1 <= node.log().count(REPLACED) <= 2
+        restart(first)
+        assert_shut_out(emptied, first)
 
         # It can neither vote nor acknowledge: one other node is no majority.
-        cluster[3].kill()
-        client = connect(cluster[1].client_port)
+        third.kill()
+        client = connect(first.client_port)
         with pytest.raises(redis.RedisError):
             client.set("lonely", "1")
         client.close()
-        assert_shut_out(cluster, emptied, [cluster[1]])
-        cluster[3].start()
-        cluster[3].wait_ready()
-        cluster[1].wait_ready()
-        written |= write(cluster[3], "again")
-        assert missing_writes(cluster[1].client_port, written) == []
-        for group in (1, 2, 3):
-            assert cluster.leader_of(group) in (1, 3)
+        assert_shut_out(emptied, first)
+        third.start()
+        third.wait_ready()
+        first.wait_ready()
+        assert_shut_out(emptied, third)
+        written |= write(third, "without")
+
+        done = replace(third, emptied)
+        assert (done.returncode, done.stdout) == (0, b"OK\n"), done.stderr
+        for node in (first, third):
+            wait_for(lambda: is_in_its_place(node, emptied), "node 2 has its place again")  # noqa: B023
+            assert status(node)[2][b"incarnation"] != before
+        emptied.wait_ready()
+        # Its vote and its data count again.
+        first.kill()
+        written |= write(third, "with-the-new-one")
+        assert missing_writes(emptied.client_port, written) == []
+        assert emptied.metric("rafter_snapshots_installed_total") > 0
+
+
+def test_the_map_is_the_same_on_all_nodes(three_nodes: Cluster) -> None:
+    rows = [status(node) for node in three_nodes]
+    assert rows[0] == rows[1] == rows[2]
+    for node in three_nodes:
+        assert knows(node, three_nodes[3])
+        assert node.metric('rafter_raft_has_leader{group="0"}') == 1

@@ -12,6 +12,8 @@ from rafter_kv.reply_slot import ReplySlot
 from rafter_kv.slots import SLOT_COUNT, slot_of
 from rafter_transport import Registry
 from rafterd.client_front import ClientFront, client_limits
+from rafterd.map_messages import Publication
+from rafterd.map_requests import MapRequests
 from rafterd.node_status import StatusGatherer
 from rafterd.router import Router
 from rafterd.shared import Counter, GroupState, GroupWord, SharedState
@@ -51,8 +53,14 @@ class Bench:
             schedule=self._schedule,
         )
         status = StatusGatherer(
-            config, self.shared, self.registry, NoLinks(), lambda *_: None, self._schedule
-        )
+            config, self.shared, self.registry, NoLinks(), lambda *_: None, self._schedule,
+            lambda: (),
+        )  # fmt: skip
+        map_requests = MapRequests(
+            node=1, shard=shard, shared=self.shared, sender=NoLinks(),
+            call_later=lambda *_: None, schedule=self._schedule,
+            publication=lambda: Publication(0, []),
+        )  # fmt: skip
         self.front = ClientFront(
             config=config,
             shard=shard,
@@ -60,6 +68,7 @@ class Bench:
             registry=self.registry,
             router=self.router,
             status=status,
+            map_requests=map_requests,
         )
 
     def _schedule(self) -> None:

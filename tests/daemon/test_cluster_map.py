@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from rafter_core import DecodeError
 from rafter_transport import NodeInfo
-from rafter_transport.payload import pack_item, unpack
 from rafterd.cluster_map import (
     Announce,
     Command,
@@ -19,12 +18,13 @@ from rafterd.cluster_map import (
     GroupRecord,
     MapState,
     NodeRecord,
-    Publication,
+    Phase,
+    Progress,
+    Replace,
+    Replacement,
     foundation,
     pack_command,
     pack_image,
-    publication_from_wire,
-    publication_of,
     record_of,
     unpack_command,
     unpack_image,
@@ -52,8 +52,14 @@ groups = st.builds(
     last_slot=st.integers(0, 16383),
     members=st.lists(st.integers(1, 65535), max_size=5),
 )
-commands = st.builds(Announce, records) | st.builds(
-    Found, st.lists(records, max_size=4), st.lists(groups, max_size=4)
+words = st.integers(0, (1 << 64) - 1)
+node_ids = st.integers(1, 65535)
+group_lists = st.lists(st.integers(0, 16383), max_size=4)
+commands = (
+    st.builds(Announce, records)
+    | st.builds(Found, st.lists(records, max_size=4), st.lists(groups, max_size=4))
+    | st.builds(Replace, node_ids, words)
+    | st.builds(Progress, node_ids, words, st.sampled_from(Phase), group_lists)
 )
 states = st.builds(
     MapState,
@@ -64,6 +70,12 @@ states = st.builds(
     groups=st.lists(groups, max_size=4).map(
         lambda found: {record.group: record for record in found}
     ),
+    replacements=st.lists(
+        st.builds(
+            Replacement, node_ids, words, st.sampled_from(Phase), group_lists, st.integers(0, 9)
+        ),
+        max_size=3,
+    ).map(lambda found: {item.node: item for item in found}),
 )
 
 
@@ -80,11 +92,8 @@ def test_a_command_is_read_as_it_was_written(command: Command) -> None:
 
 
 @given(states)
-def test_a_map_comes_back_from_its_image_and_from_its_publication(state: MapState) -> None:
+def test_a_map_comes_back_from_its_image(state: MapState) -> None:
     assert unpack_image(pack_image(state)) == state
-    publication = publication_of(state)
-    assert publication_from_wire(unpack(pack_item(publication))) == publication
-    assert publication.nodes == list(state.nodes.values())
 
 
 @given(st.binary(max_size=60))
@@ -111,6 +120,9 @@ RECORD = [1, 5, "host", 17379, 1, "client", 7379]
         [1, ["announce", [1, 5, "host", 65536]]],
         [1, ["found", [RECORD]]],
         [1, ["found", [RECORD], [[1, 0, 16384, [1]]]]],
+        [1, ["replace", 0, 5]],
+        [1, ["progress", 1, 5, 3, [1]]],
+        [1, ["progress", 1, 5, 1, [16384]]],
         ["announce", RECORD],
     ],
 )
@@ -118,13 +130,6 @@ def test_a_command_of_another_shape_is_refused(item: Any) -> None:
     assert unpack_command(msgpack.packb([1, ["announce", RECORD]])).record.node == 1  # type: ignore[union-attr]
     with pytest.raises(DecodeError, match="a command for the cluster's map cannot be read"):
         unpack_command(msgpack.packb(item))
-
-
-@pytest.mark.parametrize("item", [5, [1], [-1, []], [1, [[1]]], [1.0, []], [True, []], [1, [], 2]])
-def test_what_is_no_publication_is_refused(item: object) -> None:
-    assert publication_from_wire([1, [RECORD]]) == Publication(1, [NodeRecord(*RECORD)])  # type: ignore[arg-type]
-    with pytest.raises(DecodeError, match="this is no cluster map"):
-        publication_from_wire(item)
 
 
 def test_the_foundation_is_the_configuration() -> None:

@@ -11,6 +11,7 @@ from rafter_transport import Channel, NodeInfo
 from rafter_transport.payload import PayloadError, pack_item, unpack
 from rafterd.cluster_map import MapState, NodeRecord
 from rafterd.map_distribution import MapDistribution
+from rafterd.map_messages import Publication, message_from_wire, publication_of
 
 RECORD = NodeRecord(2, 7, "b", 17379, 1, "c", 7379)
 STATE = MapState(3, {2: RECORD})
@@ -21,16 +22,20 @@ class Exchanger:
     """Takes posts to sisters that have room, and maps."""
 
     def __init__(self) -> None:
-        self.posted: list[tuple[int, Any]] = []
+        self.posted: list[tuple[int, int, Any]] = []
         self.full: set[int] = set()
+        self.versions: dict[int, int] = {}
         self.taken: list[list[NodeInfo]] = []
 
     def post(self, node: int, shard: int, channel: Channel, item: object) -> bool:
-        assert (node, channel) == (1, Channel.CLUSTER_MAP)
+        assert channel is Channel.CLUSTER_MAP
         if shard in self.full:
             return False
-        self.posted.append((shard, unpack(pack_item(item))))
+        self.posted.append((node, shard, unpack(pack_item(item))))
         return True
+
+    def version_of(self, node: int) -> int:
+        return self.versions.get(node, 3)
 
     def take_map(self, nodes: list[NodeInfo]) -> None:
         self.taken.append(nodes)
@@ -48,7 +53,9 @@ class Bench:
         self.scheduled += 1
 
     def sent_to(self) -> list[int]:
-        shards = [shard for shard, _ in self.exchanger.posted]
+        """Return the sisters that were sent maps, and forget it."""
+        assert {node for node, _, _ in self.exchanger.posted} <= {1}
+        shards = [shard for _, shard, _ in self.exchanger.posted]
         self.exchanger.posted = []
         return shards
 
@@ -57,26 +64,60 @@ def test_each_sister_gets_each_map_and_the_newest_when_it_comes_up() -> None:
     bench = Bench(0)
     bench.distribution.link_changed(1, 1, True)
     assert bench.sent_to() == [], "there is none yet"
-    bench.distribution.publish(STATE)
+    bench.distribution.publish(STATE, is_settled=True)
     assert bench.sent_to() == [1]
     bench.distribution.link_changed(1, 2, True)
     assert bench.sent_to() == [2]
-    bench.distribution.publish(LATER)
+    bench.distribution.publish(LATER, is_settled=True)
     assert bench.sent_to() == [1, 2]
     bench.distribution.link_changed(1, 1, False)
-    bench.distribution.publish(STATE)
+    bench.distribution.publish(STATE, is_settled=True)
     assert bench.sent_to() == [2]
     bench.distribution.link_changed(1, 1, True)
-    assert bench.exchanger.posted[0][1][0] == STATE.version
+    assert bench.exchanger.posted[0][2][:2] == ["map", STATE.version]
     assert bench.scheduled
     assert bench.exchanger.taken == [[RECORD.info()], [LATER.nodes[2].info()], [RECORD.info()]]
 
 
-def test_links_of_other_nodes_are_none_of_its_business() -> None:
+def test_what_is_published_already_is_not_sent_again() -> None:
     bench = Bench(0)
-    bench.distribution.publish(STATE)
-    bench.distribution.link_changed(2, 1, True)
-    assert bench.sent_to() == []
+    bench.distribution.link_changed(1, 1, True)
+    bench.distribution.publish(MapState(), is_settled=False)
+    assert bench.sent_to() == [1], "an empty map is one, too"
+    bench.distribution.publish(STATE, is_settled=False)
+    bench.distribution.publish(STATE, is_settled=True)
+    assert bench.sent_to() == [1]
+
+
+def test_other_nodes_are_told_once_for_each_link_what_is_settled() -> None:
+    bench = Bench(0)
+    bench.exchanger.versions = {4: 2}
+    bench.distribution.publish(STATE, is_settled=False)
+    for node, shard in ((2, 0), (2, 1), (4, 0)):
+        bench.distribution.link_changed(node, shard, True)
+    assert bench.exchanger.posted == []
+    bench.distribution.publish(STATE, is_settled=True)
+    bench.distribution.publish(LATER, is_settled=True)
+    assert [(node, shard) for node, shard, _ in bench.exchanger.posted] == [(2, 0)]
+    bench.distribution.link_changed(2, 0, False)
+    bench.distribution.link_changed(2, 0, True)
+    bench.distribution.tick()
+    sent = [(node, shard, item[1]) for node, shard, item in bench.exchanger.posted]
+    assert sent == [(2, 0, STATE.version), (2, 0, LATER.version)]
+
+
+def test_what_another_node_tells_is_taken_if_it_is_newer() -> None:
+    bench = Bench(0)
+    bench.distribution.link_changed(1, 1, True)
+    bench.distribution.publish(STATE, is_settled=True)
+    bench.exchanger.posted = []
+    for state in (MapState(), STATE):
+        bench.distribution.receive(2, 0, publication_of(state))
+    assert bench.exchanger.posted == []
+    bench.distribution.receive(2, 0, publication_of(LATER))
+    assert bench.sent_to() == [1]
+    assert bench.distribution.publication.version == LATER.version
+    assert bench.exchanger.taken[-1] == [LATER.nodes[2].info()]
 
 
 def test_what_a_full_link_refuses_is_sent_again_with_the_ticks() -> None:
@@ -84,7 +125,7 @@ def test_what_a_full_link_refuses_is_sent_again_with_the_ticks() -> None:
     for shard in (1, 2):
         bench.distribution.link_changed(1, shard, True)
     bench.exchanger.full = {1}
-    bench.distribution.publish(STATE)
+    bench.distribution.publish(STATE, is_settled=True)
     assert bench.sent_to() == [2]
     bench.distribution.tick()
     assert bench.sent_to() == []
@@ -104,9 +145,12 @@ def test_a_sister_waits_until_it_has_a_map_and_gives_it_to_its_registry() -> Non
         for _ in range(3):
             await asyncio.sleep(0)
         assert not waiting.done()
-        sender.distribution.publish(STATE)
-        ((_, item),) = sender.exchanger.posted
-        receiver.distribution.receive(1, 0, [item])
+        sender.distribution.publish(STATE, is_settled=True)
+        ((_, _, item),) = sender.exchanger.posted
+        message = message_from_wire(item)
+        assert isinstance(message, Publication)
+        receiver.distribution.receive(1, 0, message)
+        assert receiver.distribution.publication == message
         await waiting
         assert receiver.exchanger.taken == [[RECORD.info()]]
         assert receiver.exchanger.posted == []
@@ -115,14 +159,11 @@ def test_a_sister_waits_until_it_has_a_map_and_gives_it_to_its_registry() -> Non
     asyncio.run(main())
 
 
-@pytest.mark.parametrize(("node", "shard"), [(2, 0), (1, 2), (2, 1)])
-def test_nobody_else_sends_maps(node: int, shard: int) -> None:
-    bench = Bench(1)
-    with pytest.raises(PayloadError, match="only shard 0 of the same node"):
-        bench.distribution.receive(node, shard, [[3, []]])
+@pytest.mark.parametrize(
+    ("receiver", "node", "shard"), [(1, 2, 0), (1, 1, 2), (1, 2, 1), (0, 1, 1), (0, 2, 1)]
+)
+def test_nobody_else_sends_maps(receiver: int, node: int, shard: int) -> None:
+    bench = Bench(receiver)
+    with pytest.raises(PayloadError, match="only shard 0 sends maps"):
+        bench.distribution.receive(node, shard, Publication(3, []))
     assert bench.exchanger.taken == []
-
-
-def test_a_malformed_map_closes_the_link() -> None:
-    with pytest.raises(PayloadError, match="this is no cluster map"):
-        Bench(1).distribution.receive(1, 0, [[3, "x"]])

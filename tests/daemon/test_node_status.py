@@ -10,8 +10,9 @@ import pytest
 
 from rafter_kv.connection import RespConnection
 from rafter_kv.reply_slot import ReplySlot
-from rafter_transport import Channel, PayloadError, Registry
+from rafter_transport import Channel, NodeInfo, PayloadError, Registry
 from rafter_transport.payload import pack_item, unpack
+from rafterd.cluster_map import Phase, Replacement
 from rafterd.node_status import GATHERING_MAX, WAIT_SECONDS, StatusGatherer, local_status
 from rafterd.shared import Counter, GroupState, GroupWord, ShardState, SharedState
 from tests.daemon.shard_kit import make_config
@@ -45,9 +46,11 @@ class Bench:
         self.registry = Registry(1, addresses)
         self.timers: list[tuple[float, Callable[[int], None], int]] = []
         self.scheduled = 0
+        self.replacements: list[Replacement] = []
         self.gatherer = StatusGatherer(
-            self.config, self.shared, self.registry, self.post, self._call_later, self._schedule
-        )
+            self.config, self.shared, self.registry, self.post, self._call_later, self._schedule,
+            lambda: self.replacements,
+        )  # fmt: skip
 
     def _call_later(self, seconds: float, callback: Callable[[int], None], number: int) -> None:
         self.timers.append((seconds, callback, number))
@@ -106,6 +109,23 @@ def test_the_reply_comes_when_all_have_answered(bench: Bench) -> None:
     }  # fmt: skip
     bench.expire()
     assert slot.waiting == 0
+
+
+def test_the_reply_says_who_is_which_and_how_far_a_replacement_has_come(bench: Bench) -> None:
+    bench.registry.update([NodeInfo(2, "b", 5, 1, 0xAB, "c", 6)])
+    bench.replacements = [
+        Replacement(2, 5, Phase.LEAVING, [0, 2]),
+        Replacement(3, 6, Phase.JOINING, []),
+    ]
+    slot = bench.request()
+    bench.expire()
+    nodes = {node[b"id"]: node for node in reply_of(slot)[b"nodes"]}
+    assert nodes[1][b"replacing"] == b""
+    assert nodes[2][b"replacing"] == b"leaving, groups left: 0, 2"
+    assert nodes[3][b"replacing"] == b"joining, groups left: none"
+    assert nodes[2][b"incarnation"] == b"00000000000000ab"
+    assert nodes[3][b"incarnation"] == b""
+    assert nodes[2][b"address"] == b"b:5"
 
 
 def test_a_node_that_does_not_answer_in_time_is_unreachable(bench: Bench) -> None:

@@ -365,3 +365,24 @@ def test_what_a_snapshot_holds_is_committed_though_the_log_does_not_say_so() -> 
     )
     assert replica.hard_state == HardState(3, 2, 7)
     assert replica.snapshot_index == 7
+
+
+# ---- the configuration -----------------------------------------------------------------------
+
+
+def test_changes_of_the_configuration_are_applied_and_their_contexts_remembered() -> None:
+    bench = ReplicaBench()
+    changes = [
+        ConfChange((Change(ChangeKind.REMOVE_NODE, 3),), context=b"why"),
+        ConfChange((Change(ChangeKind.ADD_LEARNER, 3),)),
+    ]
+    entries = [
+        Entry(1, index, change.entry_kind, encode(change))
+        for index, change in enumerate(changes, 1)
+    ]
+    bench.replica.node.step(Message(kind=APPEND, to=1, sender=2, term=1, entries=entries, commit=2))
+    bench.pump()
+    assert (bench.replica.voters, bench.replica.members) == ((1, 2), (1, 2, 3))
+    assert list(bench.replica.changes) == [b"why"]
+    assert bench.replica.applied == (2, 1, 2)
+    assert bench.machine.updates == []

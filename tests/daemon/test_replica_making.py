@@ -10,13 +10,14 @@ from rafter_core import Entry, EntryKind, HardState, Membership
 from rafter_storage.segment_manager import GroupChange, GroupWrite, SegmentManager
 from rafter_storage.snapshot_store import SnapshotStore
 from rafter_transport.payload import pack_item
-from rafterd.config import load_config
-from rafterd.replica_making import Made, Unservable, make_replica
+from rafterd.replica_making import Made, Unservable, founding_membership, make_replica
 from rafterd.shared import SharedState
 from rafterd.snapshot_taker import IMAGE_NAME
 from tests.daemon.engine_bench import Journal
+from tests.daemon.test_system_group import make_config
 
 FOUNDING = Membership((1, 2))
+CONFIG = make_config(2)
 
 
 class Disk:
@@ -50,7 +51,7 @@ class Disk:
             self.progress += 1
 
         return make_replica(
-            load_config().config, 1, FOUNDING, store=self.log, snapshot_store=self.snapshots,
+            CONFIG, 1, store=self.log, snapshot_store=self.snapshots,
             make_machine=Journal, words=SharedState(1, 1).group_words(1), on_route=lambda *_: None,
             progress=progress,
         )  # fmt: skip
@@ -107,3 +108,11 @@ def test_a_damaged_log_is_not_served(tmp_path: Path) -> None:
     with pytest.raises(Unservable, match="its log is damaged: "):
         disk.make()
     disk.close()
+
+
+def test_a_data_group_is_founded_by_its_members_and_the_system_group_by_all() -> None:
+    config = make_config(9)
+    assert founding_membership(config, 1) == Membership((2, 3, 4))
+    system = founding_membership(config, 0)
+    assert system == Membership((1, 2, 3, 4, 5, 6, 7), learners=(8, 9)), "seven of them vote"
+    assert system.fault() is None

@@ -626,7 +626,7 @@ def test_a_snapshot_that_came_before_a_crash_and_was_not_installed_is_set_aside(
         await deliver_only(bench, bench.leader_has(9, [b"x"]))
         await bench.stop()
         again = SnapshotBench(tmp_path)
-        assert "is ahead of the log" in caplog.text
+        assert "is not of the log, and set aside" in caplog.text
         assert again.machines[1].updates == []
         assert again.indexes() == []
         await again.install(again.leader_has(7, [b"y"], node=3), sender=3, term=2)

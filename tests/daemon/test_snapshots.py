@@ -16,6 +16,7 @@ from rafter_storage.segment_manager import GroupChange, GroupWrite, SegmentManag
 from rafter_storage.snapshot_reader import SnapshotInfo
 from rafter_storage.snapshot_store import SnapshotStore
 from rafter_transport.payload import pack_item
+from rafterd import snapshot_courier
 from rafterd.replica import NOWHERE
 from rafterd.requests import Request
 from rafterd.shared import Counter
@@ -23,6 +24,7 @@ from rafterd.snapshot_taker import IMAGE_NAME
 from rafterd.snapshots import Recovered, open_snapshots, recover
 from tests.daemon.engine_bench import Journal, entry, run, until
 from tests.daemon.shard_kit import RunningServices, make_config, make_configs
+from tests.daemon.snapshot_bench import SnapshotDisk
 
 MEMBERSHIP = Membership((1, 2, 3))
 
@@ -164,18 +166,19 @@ def test_a_snapshot_ahead_of_the_log_is_set_aside_and_stays_on_disk(shelf: Shelf
     assert ahead.path.is_dir()
 
 
-@pytest.mark.parametrize(("index", "term", "cut_to"), [(8, 2, 0), (4, 1, 6)])
-def test_a_snapshot_of_another_history_or_of_before_the_log_is_not_used(
-    shelf: Shelf, index: int, term: int, cut_to: int
-) -> None:
-    shelf.take(index, term)
-    if cut_to:
-        shelf.cut(cut_to)
-        assert shelf.start() is None
-    else:
-        recovered = shelf.start()
-        assert recovered is not None
-        assert recovered.place == NOWHERE
+def test_a_snapshot_of_another_history_is_set_aside(shelf: Shelf) -> None:
+    """It was received, and the log has entries of another leader in its place."""
+    shelf.take(8, term=2)
+    recovered = shelf.start()
+    assert recovered is not None
+    assert recovered.place == NOWHERE
+    assert shelf.store.newest(1) is None
+
+
+def test_a_snapshot_of_before_the_log_is_not_used(shelf: Shelf) -> None:
+    shelf.take(4)
+    shelf.cut(6)
+    assert shelf.start() is None
 
 
 def test_what_is_damaged_at_the_start_is_logged(
@@ -336,5 +339,32 @@ def test_a_shard_that_stops_in_the_middle_of_a_transfer_leaves_nothing_behind(
             assert leader is not None
             await nodes.stop(leader.config.node.id)
             assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+    run(main())
+
+
+def test_a_receiver_whose_disk_is_full_is_reported_and_gets_it_once_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(snapshot_courier, "RETRY_SECONDS", 0.05)
+
+    async def main() -> None:
+        async with Nodes(tmp_path) as nodes:
+            await nodes.start(1, 2)
+            await nodes.cut_logs()
+            await nodes.start(3)
+            disk = SnapshotDisk()
+            disk.is_full = True
+            nodes.running[3].services._snapshot_store._files = disk
+            unsent = Counter.SNAPSHOTS_UNSENT_TOTAL
+            await nodes.until(lambda: sum(nodes.count(n, unsent) for n in (1, 2)) >= 2)
+            assert "node 3 has not got the snapshot: failed" in caplog.text
+            assert "No space left on device" in caplog.text
+            # Nothing is left of it, and the group is where it was.
+            assert nodes.on_disk(3) == []
+            assert nodes.running[3].services.engine.replicas[1].node.commit == 0
+            disk.is_full = False
+            await nodes.until(lambda: nodes.keys() == {nodes.sequence})
+            assert len(nodes.hashes()) == 1
 
     run(main())

@@ -16,6 +16,9 @@ from rafterd.cluster_map import (
     Announce,
     MapState,
     NodeRecord,
+    Phase,
+    Progress,
+    Replace,
     foundation,
     pack_command,
 )
@@ -24,7 +27,7 @@ from rafterd.config import Config, load_config
 from rafterd.map_distribution import MapDistribution
 from rafterd.replica import Replica
 from rafterd.shared import SharedState
-from rafterd.system_group import SystemGroup, everything_logged, system_membership
+from rafterd.system_group import SystemGroup, everything_logged
 from tests.transport.support import make_hello
 
 
@@ -66,6 +69,9 @@ class World:
 
     def post(self, *_: object) -> bool:
         raise AssertionError("there is no sister")
+
+    def version_of(self, node: int) -> int:
+        raise AssertionError("there is no link")
 
     def take_map(self, nodes: list[NodeInfo]) -> None:
         self.taken.append(nodes)
@@ -179,11 +185,65 @@ def test_who_is_not_in_the_map_or_has_another_incarnation_is_passed_over() -> No
 def test_a_refused_command_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     bench = Bench()
     bench.lead()
-    # Another leader may have entered it meanwhile.
-    bench.system._propose_lacking(MapState())
-    bench.system._propose_lacking(MapState())
+    bench.system._propose(foundation(CONFIG))
+    # As if another leader had entered it meanwhile.
+    bench.system._propose(foundation(CONFIG))
     bench.pump()
     assert any("refused Found" in text for text in caplog.messages)
+
+
+# ---- replacements ----------------------------------------------------------------------------
+
+
+def with_two_nodes() -> Bench:
+    bench = Bench()
+    bench.lead()
+    bench.world.hellos[2] = hello_of(2)
+    bench.settle()
+    return bench
+
+
+def test_a_node_that_is_up_is_not_given_up() -> None:
+    bench = with_two_nodes()
+    answers: list[str | None] = []
+    assert bench.system.replace(2, 102, answers.append) == (
+        "node 2 is up: stop it for good before it is replaced"
+    )
+    del bench.world.hellos[2]
+    assert bench.system.replace(2, 102, answers.append) is None
+    bench.pump()
+    assert answers == [None]
+    assert bench.machine.state.replacements[2].phase is Phase.LEAVING
+    assert bench.system.replace(2, 9, answers.append) is None
+    bench.pump()
+    assert answers[1] == "node 2 does not have incarnation 0000000000000009 any more"
+
+
+def test_a_replica_that_does_not_lead_answers_nothing_and_enters_nothing() -> None:
+    bench = Bench([FOUND], 1)
+    bench.pump()
+    answers: list[str | None] = []
+    assert bench.system.replace(2, 102, answers.append) is None
+    bench.system.report(Progress(2, 102, Phase.LEAVING, [0]))
+    bench.pump()
+    assert answers == []
+    assert bench.replica.node.last_index == 1
+
+
+def test_reports_are_entered_once() -> None:
+    bench = with_two_nodes()
+    del bench.world.hellos[2]
+    bench.system.replace(2, 102, lambda _: None)
+    bench.pump()
+    for groups, pending in (([1], [0, 2]), ([1], [0, 2]), ([9], [0, 2]), ([0, 2], [0, 1, 2])):
+        before = bench.replica.node.last_index
+        is_news = bench.machine.state.replacements[2].pending != pending
+        bench.system.report(Progress(2, 102, Phase.LEAVING, groups))
+        bench.pump()
+        assert bench.replica.node.last_index == before + is_news
+        assert bench.machine.state.replacements[2].pending == pending
+    bench.settle()
+    assert bench.world.taken[-1][1].incarnation is None, "now another one may come"
 
 
 # ---- the start -------------------------------------------------------------------------------
@@ -216,6 +276,17 @@ def test_what_was_logged_and_never_committed_is_given_up_for_the_map_that_is() -
     assert bench.world.taken[-1][1] == other.record.info()
 
 
+def test_a_door_that_may_have_been_opened_stays_shut_until_that_is_known() -> None:
+    gone = [
+        pack_command(Replace(2, 102)),
+        pack_command(Progress(2, 102, Phase.LEAVING, [0, 1, 2])),
+        pack_command(Announce(record_of_node(2, incarnation=7))),
+    ]
+    for commit, incarnation in ((1, 102), (2, 102), (3, 102), (4, 7), (5, 7)):
+        taken = Bench([*ANNOUNCED, *gone], commit).world.taken
+        assert taken[0][1].incarnation == incarnation, commit
+
+
 def test_a_log_that_is_damaged_tells_what_can_be_read(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -227,22 +298,13 @@ def test_a_log_that_is_damaged_tells_what_can_be_read(
         job = store.begin([GroupWrite(0, None, [Entry(1, index, EntryKind.NORMAL, payload)])])
         job.run()
         store.complete(job)
-    assert everything_logged(MapState(), log, 0).version == 3
-    assert everything_logged(everything_logged(MapState(), log, 0), log, 3).version == 3
+    for commit in range(4):
+        assert everything_logged(MapState(), log, 0, commit).version == 3
+    assert everything_logged(everything_logged(MapState(), log, 0, 0), log, 3, 3).version == 3
     (segment,) = tmp_path.glob("wal/*1.log")
     content = bytearray(segment.read_bytes())
     content[content.index(ANNOUNCED[1])] ^= 1
     segment.write_bytes(content)
-    assert everything_logged(MapState(), log, 0).version == 1
+    assert everything_logged(MapState(), log, 0, 0).version == 1
     assert any("the log is damaged" in text for text in caplog.messages)
     store.close()
-
-
-# ---- members ---------------------------------------------------------------------------------
-
-
-def test_all_initial_nodes_are_members_and_seven_of_them_vote() -> None:
-    assert system_membership(make_config(2)) == Membership((1, 2))
-    nine = system_membership(make_config(9))
-    assert nine == Membership((1, 2, 3, 4, 5, 6, 7), learners=(8, 9))
-    assert nine.fault() is None

@@ -29,6 +29,7 @@ from rafter_kv.front_end import (
 )
 from rafter_kv.keyspace import KeySpace
 from rafter_kv.reply_slot import deliver
+from rafter_kv.results import OK
 from rafter_kv.slots import group_by_slot, slot_ranges
 from rafter_transport.tls_session import TlsSession
 from rafter_transport.tls_stream import TlsStream
@@ -117,6 +118,10 @@ class FakeFrontEnd:
     def request_status(self, slot: ReplySlot, position: int) -> None:
         status: Result = {b"nodes": [], b"shards": [], b"groups": [{b"group": 1, b"leader": 1}]}
         asyncio.get_running_loop().call_soon(fill, slot, position, status)
+
+    def request_replacement(self, node: int, slot: ReplySlot, position: int) -> None:
+        result = OK if node <= NODES else f"-ERR node {node} is not in the cluster's map"
+        asyncio.get_running_loop().call_soon(fill, slot, position, result)
 
     def cluster_view(self) -> ClusterView:
         ranges = slot_ranges(len(self.groups))

@@ -219,6 +219,21 @@ def test_status_of_a_server_without_groups_is_no_success(server: RespServer) -> 
 # ---- colours ---------------------------------------------------------------------------------
 
 
+def test_a_node_is_replaced_or_the_reason_why_not(server: RespServer) -> None:
+    seen: list[list[bytes]] = []
+
+    def replace(command: list[bytes]) -> bytes:
+        seen.append(command)
+        return b"+OK\r\n" if len(seen) == 1 else b"-ERR node 2 is up\r\n"
+
+    server.handlers[b"RAFTER.REPLACE"] = replace
+    done = run(server, "node", "replace", "2", "-o", "plain")
+    assert (done.returncode, done.stdout) == (0, b"OK\n")
+    refused = run(server, "node", "replace", "2")
+    assert (refused.returncode, refused.stderr) == (1, b"Error: ERR node 2 is up\n")
+    assert seen == [[b"2"], [b"2"]]
+
+
 def test_colours_are_for_terminals_without_no_color(server: RespServer) -> None:
     server.handlers[b"RAFTER.STATUS"] = lambda _: encode(STATUS, resp3=True)
     code, coloured = run_on_terminal(server, "status")
@@ -350,6 +365,9 @@ def test_an_error_of_the_server_exits_1_on_one_printable_line(server: RespServer
         (["scan", "--limit", "0"], b"is not in the range"),
         (["del"], b"Missing argument 'KEYS...'"),
         (["frobnicate"], b"No such command"),
+        (["node", "replace"], b"Missing argument 'ID'"),
+        (["node", "replace", "65536"], b"is not in the range"),
+        (["node", "remove", "1"], b"No such command"),
     ],
 )
 def test_wrong_usage_exits_2_and_sends_nothing(

@@ -4,7 +4,7 @@ import pytest
 
 from rafter_kv.front_end import ClientLimits
 from tests.kv.fake_front_end import FakeFrontEnd, FakeServer, serving
-from tests.kv.raw_client import RawClient
+from tests.kv.raw_client import RawClient, request
 
 
 @pytest.fixture
@@ -87,3 +87,16 @@ def test_time_is_seconds_and_microseconds(client: RawClient) -> None:
     assert lines[0] == b"*2"
     assert int(lines[2]) > 1_700_000_000
     assert 0 <= int(lines[4]) < 1_000_000
+
+
+def test_replace_asks_for_a_node_and_answers_when_that_is_decided(client: RawClient) -> None:
+    client.send(request(b"RAFTER.REPLACE", b"2") + request(b"PING"))
+    assert client.reply() == b"+OK\r\n"
+    assert client.reply() == b"+PONG\r\n"
+    assert client.command(b"rafter.replace", b"9").startswith(b"-ERR node 9 is not in")
+
+
+@pytest.mark.parametrize("number", [b"", b"x", b"-1", b"1.5", b"123456", b"\xb2"])
+def test_what_is_no_id_of_a_node_is_not_asked_about(client: RawClient, number: bytes) -> None:
+    reply = client.command(b"RAFTER.REPLACE", number)
+    assert reply == b"-ERR the id of a node is a number from 1 to 65535\r\n"

@@ -745,6 +745,15 @@ def test_who_the_map_disowns_loses_its_links_and_gets_no_others(loop_kind: str) 
                 await log.until("node 1 shard 0: cannot connect: refused by the peer: node 2 had")
                 assert set(first.exchanger.present_hellos()) == {1}
                 assert first.recorder.states == [(2, 0, True), (2, 0, False)]
+                assert (first.exchanger.disowning(), emptied.exchanger.disowning()) == (set(), {1})
+                assert emptied.exchanger.has_tried(1)
+                assert not emptied.exchanger.has_tried(3)
+                # Until the map lets go of the first one.
+                first.exchanger.take_map([NodeInfo(2, *nodes[2])])
+                await emptied.until_up(1)
+                assert emptied.exchanger.disowning() == set()
+                assert emptied.exchanger.version_of(1) == 1
+                assert emptied.exchanger.version_of(3) == 0
 
     run(loop_kind, main())
 
