@@ -87,10 +87,11 @@ wheel: $(STAMP) ## Build dist/*.whl and check that it works in an environment of
 	  assert sum(str(path).endswith("py.typed") for path in files("rafter")) == 5'
 	@ls dist
 
-bench: $(STAMP) ## Measure core, log and transport, then one node and three nodes with redis-benchmark
+bench: $(STAMP) ## Measure core, log, transport and snapshots, then one node and three nodes with redis-benchmark
 	$(BIN)/python -m bench.core
 	$(BIN)/python -m bench.storage
 	$(BIN)/python -m bench.transport
+	$(BIN)/python -m bench.snapshots
 	$(BIN)/python -m bench $(ARGS)
 
 litmus: $(STAMP) ## Race the sleeps and wake-ups of the rings a million times, two processes

@@ -8,6 +8,8 @@
   makes them, with 32 SET commands each. The goals are 1.5 times the messages per second of
   the socketpair for single frames, and no fewer for batches.
 - *Round trip*: one frame there and back, both sides asleep in between: the time of two wake-ups.
+- *Groups*: what many groups cost the exchanger (`bench.exchange`).
+- *Express*: snapshots on their way, and the pauses that they make (`bench.express`).
 """
 
 from __future__ import annotations
@@ -20,14 +22,17 @@ import socket
 import statistics
 import struct
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgpack
 import uvloop
 
 from bench.exchange import measure_groups
+from bench.express import measure_express, measure_pauses
 from bench.figures import Figure, show
 from rafter_transport.link import SocketLink
 from rafter_transport.ring_link import RingLink
@@ -37,6 +42,8 @@ FRAME_BYTES_MAX = 16 << 20
 PENDING_BYTES_MAX = 1 << 20
 FRAMES_PER_ITERATION = 16
 TURNS = 15
+EXPRESS_MIB = 256
+PAUSE_MIB = 1024
 ROUND_TRIPS_PER_TURN = 500
 BATCH_COMMANDS = 32
 SINGLE_RATIO_TARGET = 1.5
@@ -90,6 +97,9 @@ def main() -> None:
         prog="python -m bench.transport", description=__doc__.splitlines()[0]
     )
     parser.add_argument("--turns", type=int, default=TURNS, help=f"default {TURNS}")
+    parser.add_argument("--directory", type=Path, help="where to write (default: a temporary one)")
+    parser.add_argument("--express-mib", type=int, default=EXPRESS_MIB, help="for the rate")
+    parser.add_argument("--pause-mib", type=int, default=PAUSE_MIB, help="for the pauses")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     if not is_supported():
@@ -99,6 +109,9 @@ def main() -> None:
         *measure_round_trips(arguments.turns),
         *measure_groups(arguments.turns),
     ]
+    with tempfile.TemporaryDirectory(dir=arguments.directory) as directory:
+        figures += measure_express(Path(directory), arguments.express_mib, arguments.turns)
+        figures += measure_pauses(Path(directory), arguments.pause_mib)
     show(figures, as_json=arguments.json)
 
 

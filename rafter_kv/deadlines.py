@@ -7,6 +7,7 @@ and the order in which keys are handed out, (deadline, bucket, key), does not de
 outdated entries a replica happens to carry: a replica restored from a snapshot carries none.
 """
 
+from collections.abc import Sized
 from heapq import heapify, heappop, heappush
 
 HEAP_SLACK = 32
@@ -52,6 +53,10 @@ class Deadlines:
         first = self._first()
         return None if first is None or first[0] > now_ms else first[1]
 
+    def first_key(self, number: int) -> bytes:
+        """Return the key whose deadline ``take_first`` would forget."""
+        return self._heaps[number][0][1]
+
     def take_first(self, number: int) -> bytes:
         """Forget the earliest deadline of a bucket that ``due_bucket`` has just named."""
         _, key = heappop(self._heaps[number])
@@ -65,13 +70,13 @@ class Deadlines:
 
     def clear(self) -> None:
         """Forget all deadlines."""
-        for bucket in self.by_bucket:
-            bucket.clear()
-        for heap in self._heaps:
+        for number, heap in enumerate(self._heaps):
+            # Another one, since frozen keys may hold on to what was there.
+            self.by_bucket[number] = {}
             heap.clear()
         self._due_buckets.clear()
 
-    def parts(self) -> list[object]:
+    def parts(self) -> list[Sized]:
         """Return what it is made of, so that it can be freed part by part."""
         return [*self.by_bucket, *self._heaps]
 

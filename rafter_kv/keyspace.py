@@ -7,12 +7,15 @@ Values are ``bytes``, which the garbage collector need not walk. Deadlines lie b
 Nothing here looks at a clock: each method that depends on the time is told it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
+from typing import TypeVar
 
 from xxhash import xxh3_64_intdigest
 
 from rafter_kv.deadlines import Deadlines
 from rafter_kv.slots import POSITION_BITS
+
+Item = TypeVar("Item")
 
 BUCKET_BITS = 10
 BUCKET_COUNT = 1 << BUCKET_BITS
@@ -37,42 +40,81 @@ class ScanPage:
 class FrozenKeys:
     """The keys as they were when it was made, while the key space goes on changing.
 
-    A bucket is copied when it is about to change or when it is read, whichever comes first.
-    ``bucket`` may be called from a thread other than the owner's: a live bucket is copied before
-    looking whether it was preserved, so a change in between is noticed. Close it when done.
+    The owner's thread keeps what a key was before its first change. ``bucket`` may be called from
+    another thread: a live bucket is copied, and what was kept put back into the copy. A change in
+    between is kept before it happens, so it makes no difference. Close it when done.
+
+    Keeping whole buckets would be simpler; but to copy one takes as long as a hundred changes, and
+    a batch may touch all of them.
     """
 
-    __slots__ = ("_keyspace", "_preserved", "expires_count", "key_count")
+    __slots__ = ("_cleared", "_keyspace", "_originals", "expires_count", "key_count")
 
     def __init__(self, keyspace: "KeySpace") -> None:
         self._keyspace = keyspace
-        self._preserved: dict[int, tuple[dict[bytes, bytes], dict[bytes, int]]] = {}
+        # By bucket, and None once that is read: value and deadline of each key that has changed,
+        # None for what it had not.
+        self._originals: list[dict[bytes, tuple[bytes | None, int | None]] | None]
+        self._originals = [{} for _ in range(BUCKET_COUNT)]
+        # The buckets of values and of deadlines that were there when all keys were removed.
+        self._cleared: tuple[list[dict[bytes, bytes]], list[dict[bytes, int]]] | None = None
         self.key_count = keyspace.key_count
         self.expires_count = keyspace.expires_count
 
-    def preserve(self, number: int) -> None:
-        """Keep bucket ``number`` as it is now, if it has not been kept. The owner's thread only."""
-        if number not in self._preserved:
+    def keep(self, number: int, key: bytes) -> None:
+        """Keep a key of bucket ``number`` as it is before its first change. Owner's thread."""
+        originals = self._originals[number]
+        if originals is not None and key not in originals and self._cleared is None:
             keyspace = self._keyspace
-            values, deadlines = keyspace.buckets[number], keyspace.deadlines.by_bucket[number]
-            self._preserved[number] = values.copy(), deadlines.copy()
+            value = keyspace.buckets[number].get(key)
+            originals[key] = value, keyspace.deadlines.by_bucket[number].get(key)
+
+    def keep_all(self) -> None:
+        """Keep the buckets as they are, which are about to be replaced. Owner's thread."""
+        if self._cleared is None:
+            keyspace = self._keyspace
+            self._cleared = [*keyspace.buckets], [*keyspace.deadlines.by_bucket]
 
     def bucket(self, number: int) -> tuple[dict[bytes, bytes], dict[bytes, int]]:
-        """Return the values and deadlines of one bucket as they were.
+        """Return the values and deadlines of one bucket as they were; once for each bucket.
 
         Raises RuntimeError once it is closed, or given up for a later one.
         """
         keyspace = self._keyspace
-        live = keyspace.buckets[number].copy(), keyspace.deadlines.by_bucket[number].copy()
-        found = self._preserved.get(number, live)
-        if keyspace.frozen is not self:
-            raise RuntimeError("these frozen keys were closed, or given up for later ones")
-        return found
+        values = keyspace.buckets[number].copy()
+        deadlines = keyspace.deadlines.by_bucket[number].copy()
+        # Only now: whatever was changed in the copies is in here.
+        cleared = self._cleared
+        if cleared is not None:
+            values, deadlines = cleared[0][number].copy(), cleared[1][number].copy()
+        originals = self._originals[number]
+        changed = {} if originals is None else originals.copy()
+        self._originals[number] = None
+        if keyspace.frozen is not self or originals is None:
+            raise RuntimeError("these frozen keys were read, closed, or given up for later ones")
+        for key, (value, deadline_ms) in changed.items():
+            _put_back(values, key, value)
+            _put_back(deadlines, key, deadline_ms)
+        return values, deadlines
 
     def close(self) -> None:
-        """Let the key space change without copying again. Closing twice is harmless."""
+        """Let the key space change without keeping anything. Closing twice is harmless."""
         if self._keyspace.frozen is self:
             self._keyspace.frozen = None
+        # One by one, which lets other threads work meanwhile.
+        for number in range(BUCKET_COUNT):
+            self._originals[number] = None
+        cleared, self._cleared = self._cleared, None
+        for buckets in cleared or ():
+            while buckets:
+                buckets.pop()
+
+
+def _put_back(bucket: dict[bytes, Item], key: bytes, item: Item | None) -> None:
+    if item is None:
+        bucket.pop(key, None)
+    else:
+        bucket[key] = item
 
 
 class KeySpace:
@@ -98,11 +140,10 @@ class KeySpace:
         self.frozen = FrozenKeys(self)
         return self.frozen
 
-    def release(self) -> list[object]:
-        """Return the parts whose freeing takes time, for who frees them one by one.
+    def release(self) -> list[Sized]:
+        """Return its parts, for who lets go of the key space and then of them, one by one.
 
-        Before, the key space is let go of, and may be looked into until then. Any thread. Frozen
-        keys are given up: they would miss what is freed.
+        Any thread. Frozen keys are given up. Who still looks into the key space finds everything.
         """
         self.frozen = None
         return [*self.buckets, *self.deadlines.parts()]
@@ -140,14 +181,14 @@ class KeySpace:
     def put(self, key: bytes, value: bytes) -> None:
         """Set a key's value, and clear its deadline."""
         number = xxh3_64_intdigest(key) & BUCKET_MASK
-        self._preserve(number)
+        self._keep(number, key)
         self.buckets[number][key] = value
         self.deadlines.discard(number, key)
 
     def replace(self, key: bytes, value: bytes) -> None:
         """Set a key's value, and keep its deadline."""
         number = xxh3_64_intdigest(key) & BUCKET_MASK
-        self._preserve(number)
+        self._keep(number, key)
         self.buckets[number][key] = value
 
     def remove(self, key: bytes) -> bool:
@@ -155,7 +196,7 @@ class KeySpace:
         number = xxh3_64_intdigest(key) & BUCKET_MASK
         if key not in self.buckets[number]:
             return False
-        self._preserve(number)
+        self._keep(number, key)
         del self.buckets[number][key]
         self.deadlines.discard(number, key)
         return True
@@ -168,13 +209,13 @@ class KeySpace:
         """Give a key that is there a deadline."""
         number = xxh3_64_intdigest(key) & BUCKET_MASK
         assert key in self.buckets[number], "a deadline needs a key"
-        self._preserve(number)
+        self._keep(number, key)
         self.deadlines.set(number, key, deadline_ms)
 
     def clear_deadline(self, key: bytes) -> bool:
         """Make a key stay; tell whether it had a deadline."""
         number = xxh3_64_intdigest(key) & BUCKET_MASK
-        self._preserve(number)
+        self._keep(number, key)
         return self.deadlines.discard(number, key)
 
     def remove_due(self, now_ms: int, count_max: int) -> int:
@@ -183,16 +224,17 @@ class KeySpace:
             number = self.deadlines.due_bucket(now_ms)
             if number is None:
                 return removed
-            self._preserve(number)
+            self._keep(number, self.deadlines.first_key(number))
             del self.buckets[number][self.deadlines.take_first(number)]
         return count_max
 
     def clear(self) -> None:
         """Remove all keys."""
+        frozen = self.frozen
+        if frozen is not None:
+            frozen.keep_all()
         for number in range(BUCKET_COUNT):
-            self._preserve(number)
-        for bucket in self.buckets:
-            bucket.clear()
+            self.buckets[number] = {}
         self.deadlines.clear()
 
     def keys(self, now_ms: int) -> Iterator[bytes]:
@@ -235,9 +277,9 @@ class KeySpace:
             number, threshold = number + 1, 0
         return ScanPage(found, 0)
 
-    def _preserve(self, number: int) -> None:
-        """Let a bucket be copied before it changes, if frozen keys still need it."""
+    def _keep(self, number: int, key: bytes) -> None:
+        """Let a key be kept as it is before it changes, if there are frozen keys."""
         # Read once: another thread may close the frozen keys at any moment.
         frozen = self.frozen
         if frozen is not None:
-            frozen.preserve(number)
+            frozen.keep(number, key)

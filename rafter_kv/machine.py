@@ -141,13 +141,13 @@ class KeyValueMachine:
         """
         reader = ImageReader()
         reader.read(chunks)
-        old = self._keyspace.release()
+        parts = self._keyspace.release()
         self._keyspace, self._sessions = reader.keyspace, reader.sessions
         self._stamp_ms = reader.stamp_ms
         # One by one: to free millions of values at once would stop all other threads. A look-up
         # that is under way keeps what it still needs.
-        while old:
-            old.pop()
+        while parts:
+            parts.pop()
 
     def close(self) -> None:
         """Let go of the state."""

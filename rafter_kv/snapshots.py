@@ -11,15 +11,20 @@ is msgpack ``[kind, …]``:
 - END ``[3, sessions, keys, deadlines]``, the counts, last.
 
 Format versions: 1 (the first). A build reads every older version and refuses newer ones.
+
+An image is made and read beside an event loop, which waits whenever a single step of the
+interpreter takes long. So nothing here handles more than some CHUNK_BYTES at once: a value that is
+larger has a frame of its own, which is put together and taken apart piece by piece.
 """
 
+import io
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from enum import IntEnum
 from typing import Any
 
 import msgpack
-from xxhash import xxh3_64_intdigest
+from xxhash import xxh3_64
 
 from rafter_kv.keyspace import BUCKET_COUNT, FrozenKeys, KeySpace
 from rafter_kv.sessions import Session, Sessions
@@ -30,6 +35,16 @@ CHUNK_BYTES = 256 << 10
 """Bytes in one chunk of the stream, at most."""
 
 _PREFIX = struct.Struct("<QQ")
+_LARGE_FRAME_BYTES = 2 * CHUNK_BYTES
+"""Longer frames may be of one large value."""
+_BIN_32 = struct.Struct(">BI")
+_BIN_32_MARK = 0xC6
+_ARRAY_OF_2, _ARRAY_OF_3 = b"\x92", b"\x93"
+_FIELDS = 3
+"""Of a key in a frame: key, value and deadline."""
+
+Body = Sequence[bytes | memoryview]
+"""The body of a frame in pieces, none of them much longer than a chunk."""
 
 
 class FrameKind(IntEnum):
@@ -56,14 +71,15 @@ class PreparedSnapshot:
         # Packed at once: few and small, one for each router that is about.
         self._sessions = [session_body(identity, session) for identity, session in sessions.items()]
 
-    def bodies(self) -> Iterator[bytes]:
+    def bodies(self) -> Iterator[Body]:
         """Yield the bodies of all frames."""
-        yield msgpack.packb([FrameKind.HEADER, FORMAT_NAME, FORMAT_VERSION, self.stamp_ms])
-        yield from self._sessions
+        yield [msgpack.packb([FrameKind.HEADER, FORMAT_NAME, FORMAT_VERSION, self.stamp_ms])]
+        for session in self._sessions:
+            yield [session]
         for number in range(BUCKET_COUNT):
             yield from _keys_bodies(*self.keys.bucket(number))
         counts = len(self._sessions), self.keys.key_count, self.keys.expires_count
-        yield msgpack.packb([FrameKind.END, *counts])
+        yield [msgpack.packb([FrameKind.END, *counts])]
 
     def close(self) -> None:
         """Let go of the state. Closing twice is harmless."""
@@ -82,11 +98,12 @@ def write_image(prepared: PreparedSnapshot) -> Iterator[bytes]:
     """Yield the image in chunks of up to CHUNK_BYTES."""
     buffered = bytearray()
     for number, body in enumerate(prepared.bodies()):
-        buffered += _PREFIX.pack(len(body), xxh3_64_intdigest(body, seed=number))
-        buffered += body
-        while len(buffered) >= CHUNK_BYTES:
-            yield bytes(buffered[:CHUNK_BYTES])
-            del buffered[:CHUNK_BYTES]
+        buffered += _PREFIX.pack(sum(map(len, body)), _checksum(body, number))
+        for piece in body:
+            buffered += piece
+            while len(buffered) >= CHUNK_BYTES:
+                yield bytes(buffered[:CHUNK_BYTES])
+                del buffered[:CHUNK_BYTES]
     yield bytes(buffered)
 
 
@@ -106,7 +123,7 @@ class ImageReader:
             if self._is_complete:
                 raise SnapshotError("something follows the end of the image")
             try:
-                kind, *fields = msgpack.unpackb(body)
+                kind, *fields = _unpacked(body)
                 self._take(kind, fields)
             except (ValueError, TypeError, msgpack.UnpackException) as error:
                 raise SnapshotError(f"frame {self._frames} is malformed: {error}") from error
@@ -153,7 +170,9 @@ class ImageReader:
         self.sessions.restore(identity, session)
 
     def _take_keys(self, items: list[Any]) -> None:
-        for key, value, deadline_ms in zip(items[::3], items[1::3], items[2::3], strict=True):
+        for key, value, deadline_ms in zip(
+            items[::_FIELDS], items[1::_FIELDS], items[2::_FIELDS], strict=True
+        ):
             if type(key) is not bytes or type(value) is not bytes:
                 raise SnapshotError("keys and values are bytes")
             self.keyspace.put(key, value)
@@ -168,37 +187,111 @@ class ImageReader:
         self._is_complete = True
 
 
-def _keys_bodies(values: dict[bytes, bytes], deadlines: dict[bytes, int]) -> Iterator[bytes]:
-    """Pack one bucket, split where it is large: a frame exceeds a chunk by one value at most."""
+def _keys_bodies(values: dict[bytes, bytes], deadlines: dict[bytes, int]) -> Iterator[Body]:
+    """Pack one bucket, split where it is large: a packed frame exceeds a chunk by one value."""
     items: list[bytes | int | None] = []
     size = 0
     for key, value in values.items():
+        if len(value) > CHUNK_BYTES:
+            yield _large_body(key, value, deadlines.get(key))
+            continue
         items += (key, value, deadlines.get(key))
         size += len(key) + len(value)
         if size >= CHUNK_BYTES:
-            yield msgpack.packb([FrameKind.KEYS, items])
+            yield [msgpack.packb([FrameKind.KEYS, items])]
             items, size = [], 0
     if items:
-        yield msgpack.packb([FrameKind.KEYS, items])
+        yield [msgpack.packb([FrameKind.KEYS, items])]
 
 
-def _bodies(chunks: Iterable[bytes]) -> Iterator[bytes]:
+def _large_body(key: bytes, value: bytes, deadline_ms: int | None) -> Body:
+    """Pack ``[KEYS, [key, value, deadline]]`` without a copy of the value."""
+    view = memoryview(value)
+    return [
+        _ARRAY_OF_2 + msgpack.packb(FrameKind.KEYS) + _ARRAY_OF_3 + msgpack.packb(key),
+        _BIN_32.pack(_BIN_32_MARK, len(value)),
+        *(view[start : start + CHUNK_BYTES] for start in range(0, len(value), CHUNK_BYTES)),
+        msgpack.packb(deadline_ms),
+    ]
+
+
+def _checksum(body: Body, number: int) -> int:
+    checksum = xxh3_64(seed=number)
+    for piece in body:
+        checksum.update(piece)
+    return checksum.intdigest()
+
+
+def _bodies(chunks: Iterable[bytes]) -> Iterator[Body]:
     """Cut a stream into the bodies of its frames, each checked against its checksum."""
-    buffered = bytearray()
+    stream = _Stream(chunks)
     number = 0
-    for chunk in chunks:
-        buffered += chunk
-        start = 0
-        while len(buffered) - start >= _PREFIX.size:
-            length, checksum = _PREFIX.unpack_from(buffered, start)
-            end = start + _PREFIX.size + length
-            if end > len(buffered):
-                break
-            body = bytes(buffered[start + _PREFIX.size : end])
-            if xxh3_64_intdigest(body, seed=number) != checksum:
-                raise SnapshotError(f"frame {number} does not match its checksum")
-            yield body
-            start, number = end, number + 1
-        del buffered[:start]
-    if buffered:
-        raise SnapshotError(f"frame {number} is cut short")
+    while prefix := b"".join(stream.take(_PREFIX.size)):
+        if len(prefix) < _PREFIX.size:
+            raise SnapshotError(f"frame {number} is cut short")
+        length, checksum = _PREFIX.unpack(prefix)
+        body = stream.take(length)
+        if sum(map(len, body)) < length:
+            raise SnapshotError(f"frame {number} is cut short")
+        if _checksum(body, number) != checksum:
+            raise SnapshotError(f"frame {number} does not match its checksum")
+        yield body
+        number += 1
+
+
+class _Stream:
+    """Bytes that come in chunks."""
+
+    __slots__ = ("_chunks", "_rest")
+
+    def __init__(self, chunks: Iterable[bytes | memoryview]) -> None:
+        self._chunks = iter(chunks)
+        self._rest = memoryview(b"")
+
+    def take(self, length: int) -> list[memoryview]:
+        """Return the next bytes as pieces of the chunks; fewer than that at the end."""
+        pieces = []
+        while length:
+            if not self._rest:
+                chunk = next(self._chunks, None)
+                if chunk is None:
+                    break
+                self._rest = memoryview(chunk)
+            piece, self._rest = self._rest[:length], self._rest[length:]
+            length -= len(piece)
+            pieces.append(piece)
+        return pieces
+
+
+def _unpacked(body: Body) -> Any:  # noqa: ANN401 - judged by who asked for it
+    """Decode a body. Raises what msgpack raises, and TypeError and ValueError."""
+    if sum(map(len, body)) > _LARGE_FRAME_BYTES:
+        items = _unpacked_large(body)
+        if items is not None:
+            return [FrameKind.KEYS, items]
+    return msgpack.unpackb(body[0] if len(body) == 1 else b"".join(body))
+
+
+def _unpacked_large(body: Body) -> list[Any] | None:
+    """Decode the items that ``_large_body`` has packed; None for anything else."""
+    head = msgpack.Unpacker()
+    head.feed(b"".join(_Stream(body).take(CHUNK_BYTES)))
+    try:
+        if (head.read_array_header(), head.unpack()) != (2, FrameKind.KEYS):
+            return None
+        if head.read_array_header() != _FIELDS:
+            return None
+        key = head.unpack()
+    except (ValueError, msgpack.UnpackException):
+        return None
+    rest = _Stream(body)
+    rest.take(head.tell())
+    mark, length = _BIN_32.unpack(b"".join(rest.take(_BIN_32.size)))
+    if mark != _BIN_32_MARK or length > sum(map(len, body)):
+        return None
+    # In its full size from the beginning: to grow it would copy all of it again and again. And it
+    # hands out what it holds as it is.
+    value = io.BytesIO(bytes(length))
+    for piece in rest.take(length):
+        value.write(piece)
+    return [key, value.getvalue(), msgpack.unpackb(b"".join(rest.take(CHUNK_BYTES)))]

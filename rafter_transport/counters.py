@@ -8,6 +8,8 @@ class Counters:
     `posts_refused_total` for the other channels, whose callers were told. Of an item that was
     joined from parts each part counts.
     `items_oversized_total` counts, within both, the items that no frame could hold.
+    `connections_idle_total` counts connections, dialled or accepted, on which nothing came for too
+    long.
     `tls_refused_total` counts connections, dialled or accepted, that ended because one end did not
     speak TLS or did not accept the other's certificate.
     """
@@ -18,6 +20,7 @@ class Counters:
         "bytes_sent_total",
         "connect_failures_total",
         "connections_accepted_total",
+        "connections_idle_total",
         "connections_over_limit_total",
         "frames_received_total",
         "frames_sent_total",
@@ -43,6 +46,7 @@ class Counters:
         self.links_down_total = 0
         self.connect_failures_total = 0
         self.connections_accepted_total = 0
+        self.connections_idle_total = 0
         self.connections_over_limit_total = 0
         self.handshakes_refused_total = 0
         self.tls_refused_total = 0

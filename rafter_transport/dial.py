@@ -21,6 +21,7 @@ from rafter_transport.handshake import (
 )
 from rafter_transport.limits import HANDSHAKE_BYTES_MAX, Limits
 from rafter_transport.link import SocketLink
+from rafter_transport.liveness import PULSE
 from rafter_transport.registry import Registry
 from rafter_transport.tls import PeerTls, TlsRefusedError
 
@@ -210,11 +211,11 @@ class _Attempt:
             raise self.loss(stage)
 
     def _take(self, payload: bytes) -> None:
-        if self._answer.done():
+        if not self._answer.done():
+            self._answer.set_result(payload)
+        elif payload != PULSE:
             # Nobody has said yet that this connection carries anything to here.
             self.link.abort(HandshakeError("the peer sent data after its answer"))
-        else:
-            self._answer.set_result(payload)
 
     def _take_security(self, _link: SocketLink) -> None:
         self._secured.set_result(None)

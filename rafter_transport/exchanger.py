@@ -24,7 +24,7 @@ from rafter_transport.handshake import Hello, Lane, validate_hello
 from rafter_transport.limits import Limits
 from rafter_transport.link import Link, SocketLink
 from rafter_transport.listener import Listener, OpenLane
-from rafter_transport.outbox import Outbox
+from rafter_transport.outbox import NodeOutboxes, Outbox
 from rafter_transport.payload import Channel, PayloadError, pack_item, unpack_payload
 from rafter_transport.peer_counters import PeerCounters, PeerState
 from rafter_transport.peer_link import PeerLink
@@ -92,6 +92,7 @@ class Exchanger:
         self._log = PeerLog(_logger)
         self._peers: dict[int, PeerCounters] = {}
         self._outboxes: dict[tuple[int, int], Outbox] = {}
+        self._nodes: dict[int, NodeOutboxes] = {}
         self._dirty: list[Outbox] = []
         self._peer_links: dict[tuple[int, int], tuple[PeerLink, asyncio.Task[None]]] = {}
         self._shard_links: dict[int, ShardLink] = {}
@@ -138,10 +139,10 @@ class Exchanger:
         """Queue one item for a shard; it leaves with the next `flush`.
 
         Returns False if it was refused: the link is down (a first post to a shard begins to dial
-        it), more than `pending_bytes_max` wait for that shard, or no frame can hold the
-        item. The item is packed here and may be changed afterwards. It consists of bytes, int, str,
-        float, bool, None and lists or tuples of such; anything else is the caller's error, found
-        here (TypeError) or by the peer, which then closes the link.
+        it), more than `pending_bytes_max` wait for that shard or `node_bytes_max` for its node, or
+        no frame can hold the item. The item is packed here and may be changed afterwards. It
+        consists of bytes, int, str, float, bool, None and lists or tuples of such; anything else is
+        the caller's error, found here (TypeError) or by the peer, which then closes the link.
         """
         outbox = self._outboxes.get((node, shard))
         if outbox is None:
@@ -457,9 +458,10 @@ class Exchanger:
             self._take_down(self._hello.node_id, shard, link)
 
     def _take_up(self, node: int, shard: int, link: Link) -> None:
-        self._outboxes[node, shard] = Outbox(
-            link, self._limits.frame_bytes_max, self.counters, self._peer(node)
-        )
+        outbox = Outbox(link, self._limits.frame_bytes_max, self.counters, self._peer(node))
+        self._outboxes[node, shard] = outbox
+        together = self._nodes.setdefault(node, NodeOutboxes(self._limits.node_bytes_max))
+        together.outboxes.add(outbox)
         self.counters.links_up_total += 1
         self._on_link_state(node, shard, True)
 
@@ -469,6 +471,7 @@ class Exchanger:
         if outbox is None or outbox.link is not link:
             return
         del self._outboxes[node, shard]
+        self._nodes[node].outboxes.discard(outbox)
         outbox.clear()
         self.counters.links_down_total += 1
         if not self._is_closed:
@@ -486,7 +489,9 @@ class Exchanger:
 
     def _add(self, outbox: Outbox, node: int, channel: Channel, packed: bytes, count: int) -> bool:
         """Queue an item that `count` parts were joined to, unless too much waits already."""
-        if outbox.pending_bytes + len(packed) > self._limits.pending_bytes_max:
+        size, together = len(packed), self._nodes[node]
+        is_full = outbox.pending_bytes + size > self._limits.pending_bytes_max
+        if is_full or not together.take(size):
             return self._refuse(node, channel, count)
         if not outbox.queued_bytes:
             self._dirty.append(outbox)

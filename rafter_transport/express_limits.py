@@ -34,10 +34,10 @@ class ExpressLimits(NamedTuple):
     finish_seconds: float = 120.0
     linger_seconds: float = 2.0
     close_seconds: float = 5.0
-    tries_max: int = 8
+    tries_max: int = 16
     retry_base_seconds: float = 0.1
     retry_factor: float = 2.0
-    retry_cap_seconds: float = 5.0
+    retry_cap_seconds: float = 1.0
 
     @property
     def frame_bytes_max(self) -> int:

@@ -24,6 +24,8 @@ from rafter_transport.express_messages import (
 )
 from rafter_transport.express_sender import Ending, Outcome
 
+_WRITES_PER_WINDOW = 4
+
 
 class Task(Enum):
     """What the driver is to do next."""
@@ -157,10 +159,14 @@ class ReceiveMachine:
         return Refuse(self.offer.transfer, code, readable(text))
 
     def take(self) -> list[Chunk]:
-        """Return the chunks to write, in order, at most half a window; WRITE is under way."""
+        """Return the chunks to write, in order, at most a quarter window; WRITE is under way.
+
+        A thread that writes one chunk after the other lets go of the interpreter for so short times
+        that the loop may not be quick enough to get it. Between two calls it is.
+        """
         assert self.task is Task.WRITE
         self._is_working = True
-        count = max(1, self._window_chunks // 2)
+        count = max(1, self._window_chunks // _WRITES_PER_WINDOW)
         taken, self._queue = self._queue[:count], self._queue[count:]
         return taken
 

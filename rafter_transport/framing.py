@@ -19,6 +19,16 @@ class FrameError(Exception):
     """The peer announced a frame above the limit. The stream has no meaning from here on."""
 
 
+class Budget:
+    """What the unfinished frames of several connections may hold together, and what they do."""
+
+    __slots__ = ("bytes_max", "held_bytes")
+
+    def __init__(self, bytes_max: int) -> None:
+        self.bytes_max = bytes_max
+        self.held_bytes = 0
+
+
 def frame_header(payload_bytes: int) -> bytes:
     """Return the header of a frame whose payload has this length."""
     return _pack_length(payload_bytes)

@@ -31,6 +31,8 @@ LANE_VERSION = 2
 """The first version with a lane in its hello."""
 ADDRESS_VERSION = 3
 """The first version whose hello says where the sender's node is dialled."""
+PULSE_VERSION = 3
+"""The first version whose two ends both send pulses (`rafter_transport.liveness`)."""
 
 NODE_ID_MAX = (1 << 16) - 1
 SHARDS_MAX = 1024

@@ -12,18 +12,25 @@ class Limits(NamedTuple):
     """What one shard's transport may use, and how long it waits.
 
     `pending_bytes_max` bounds what waits for one destination: posted items and the bytes that its
-    socket has not taken yet. `connections_max` bounds accepted connections, and
-    `handshaking_max` those among them that have not finished their handshake.
-    `unacknowledged_seconds` is how long a peer's kernel may leave sent bytes unacknowledged, or
-    its window shut, before the connection is given up.
+    socket has not taken yet. `node_bytes_max` bounds what waits for all shards of one node
+    together, and likewise what the unfinished frames on its connections hold.
+    `connections_max` bounds accepted connections, and `handshaking_max` those among them that
+    have not finished their handshake.
+
+    `idle_seconds` is how long nothing may come on a connection of the exchanger's with another
+    node; both ends send something every second, or thrice in their `idle_seconds`.
+    `unacknowledged_seconds` is how long a peer's kernel may leave sent bytes unacknowledged, or its
+    window shut, before the connection is given up.
     """
 
     frame_bytes_max: int = 16 << 20
     pending_bytes_max: int = 64 << 20
+    node_bytes_max: int = 256 << 20
     connections_max: int = 1024
     handshaking_max: int = 256
     connect_seconds: float = 5.0
     handshake_seconds: float = 5.0
+    idle_seconds: float = 10.0
     close_seconds: float = 2.0
     unacknowledged_seconds: float = 10.0
     reconnect_base_seconds: float = 0.05
@@ -42,6 +49,11 @@ class Limits(NamedTuple):
             raise ValueError(
                 f"pending_bytes_max = {self.pending_bytes_max}: "
                 f"must be at least frame_bytes_max ({self.frame_bytes_max})"
+            )
+        if self.node_bytes_max < self.pending_bytes_max:
+            raise ValueError(
+                f"node_bytes_max = {self.node_bytes_max}: "
+                f"must be at least pending_bytes_max ({self.pending_bytes_max})"
             )
         for name in ("connections_max", "handshaking_max"):
             if getattr(self, name) < 1:

@@ -3,13 +3,17 @@
 import asyncio
 import socket
 import ssl
+import time
 from collections.abc import Callable
 from typing import Any, Protocol, cast
 
-from rafter_transport.framing import FrameDecoder, FrameError, frame_header
+from rafter_transport.framing import Budget, FrameDecoder, FrameError, frame_header
 from rafter_transport.peer_counters import round_trip_seconds
 from rafter_transport.tls import TlsRefusedError
 from rafter_transport.tls_session import TlsSession, describe
+
+TURN_SECONDS = 0.001
+"""How long one turn delivers before other callbacks of the loop have theirs."""
 
 _RECORD_BEGINNINGS = (b"\x15\x03", b"\x16\x03")
 """How TLS begins: an alert or a hello. As the length of a frame it would be above any limit."""
@@ -41,12 +45,19 @@ class SocketLink(asyncio.Protocol):
     `close` or `abort`. What `on_frame` raises goes to the loop's exception handler, as
     an error of our own, and the connection is lost.
 
+    `heard_seconds` is when the last byte came, in the time of the loop.
+
+    uvloop reads up to 32 times in one iteration while there is something to read. So one turn
+    delivers for TURN_SECONDS at most (and what one read has brought at least), and the others have
+    theirs before the next.
+
     With `tls` the frames are sealed. `on_made` comes before its handshake and `on_secure(link)`
     behind it; what is sent earlier is lost. Frames of the peer can only come later.
     """
 
-    __slots__ = ("_decoder", "_is_closing", "_on_lost", "_on_made", "_on_secure", "_tls",
-                 "_transport", "error", "lost", "on_frame")  # fmt: skip
+    __slots__ = ("_budget", "_decoder", "_held_bytes", "_is_closing", "_loop", "_on_lost",
+                 "_on_made", "_on_secure", "_tls", "_transport", "_turn_seconds", "error",
+                 "heard_seconds", "lost", "on_frame")  # fmt: skip
 
     def __init__(
         self,
@@ -66,7 +77,12 @@ class SocketLink(asyncio.Protocol):
         self._on_secure = on_secure
         self._tls = tls
         self._on_lost = on_lost
+        self._loop = loop
+        self._turn_seconds = 0.0
         self._decoder = FrameDecoder(frame_bytes_max)
+        self._budget: Budget | None = None
+        self._held_bytes = 0
+        self.heard_seconds = loop.time()
         self._transport: asyncio.Transport | None = None
         self._is_closing = False
 
@@ -93,6 +109,13 @@ class SocketLink(asyncio.Protocol):
     def set_frame_bytes_max(self, frame_bytes_max: int) -> None:
         """Change the limit from the next chunk on: a finished handshake earns larger frames."""
         self._decoder.frame_bytes_max = frame_bytes_max
+
+    def share(self, budget: Budget) -> None:
+        """Count what is held of an unfinished frame against a budget from the next chunk on.
+
+        If that brings it above what all who share it may hold, the connection is lost.
+        """
+        self._budget = budget
 
     def tune(self, unacknowledged_seconds: float) -> None:
         """Set what a TCP connection between nodes needs.
@@ -176,13 +199,26 @@ class SocketLink(asyncio.Protocol):
             self._write_outgoing(self._tls)
 
     def data_received(self, data: bytes) -> None:
-        """Cut the chunk into frames and deliver them, until one of them closes the link."""
+        """Take what one read has brought, and rest after a turn of them."""
         if self._is_closing:
             return
+        self.heard_seconds = self._loop.time()
+        began_seconds = time.perf_counter()
+        self._deliver(data)
+        self._turn_seconds += time.perf_counter() - began_seconds
+        if self._turn_seconds >= TURN_SECONDS and not self.is_closing:
+            assert self._transport is not None
+            self._transport.pause_reading()
+            self._loop.call_soon(self._read_on)
+
+    def _deliver(self, data: bytes) -> None:
+        """Cut bytes into frames and deliver them, until one of them closes the link."""
         if self._tls is not None:
             data = self._opened(self._tls, data)
         try:
             frames = self._decoder.feed(data)
+            if self._budget is not None:
+                self._charge(self._budget, self._decoder.partial_bytes)
         except FrameError as error:
             is_record = self._tls is None and data.startswith(_RECORD_BEGINNINGS)
             self.abort(
@@ -199,14 +235,32 @@ class SocketLink(asyncio.Protocol):
         if self._tls is not None and self._tls.is_ended:
             self.close()
 
+    def _read_on(self) -> None:
+        self._turn_seconds = 0.0
+        if not self.is_closing:
+            assert self._transport is not None
+            self._transport.resume_reading()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the owner, once."""
         self._is_closing = True
         if self.error is None:
             self.error = exc
+        if self._budget is not None:
+            self._charge(self._budget, 0)
         self._on_lost(self)
         if not self.lost.done():
             self.lost.set_result(None)
+
+    def _charge(self, budget: Budget, held_bytes: int) -> None:
+        more_bytes = held_bytes - self._held_bytes
+        self._held_bytes = held_bytes
+        budget.held_bytes += more_bytes
+        if more_bytes > 0 and budget.held_bytes > budget.bytes_max:
+            raise FrameError(
+                f"unfinished frames of {budget.held_bytes} bytes in all are above the limit "
+                f"of {budget.bytes_max}"
+            )
 
     # TLS.
 

@@ -7,19 +7,22 @@ from typing import Protocol
 
 from rafter_transport.addresses import format_address
 from rafter_transport.counters import Counters
-from rafter_transport.framing import FrameError
+from rafter_transport.framing import Budget, FrameError
 from rafter_transport.handshake import (
+    PULSE_VERSION,
     HandshakeError,
     Hello,
     Lane,
     Refusal,
     check,
+    common_version,
     decode_hello,
     encode_accepted,
     encode_refused,
 )
 from rafter_transport.limits import HANDSHAKE_BYTES_MAX, Limits
 from rafter_transport.link import SocketLink
+from rafter_transport.liveness import PULSE, IdleError, Liveness
 from rafter_transport.peer_log import PeerLog
 from rafter_transport.registry import Registry
 from rafter_transport.tls import PeerTls, TlsRefusedError
@@ -89,6 +92,7 @@ class Listener:
         self._connections: set[Accepted] = set()
         self._by_peer: dict[tuple[int, int], Accepted] = {}
         self._in_lanes: set[Accepted] = set()
+        self._budgets: dict[int, Budget] = {}
 
     @property
     def port(self) -> int:
@@ -176,6 +180,10 @@ class Listener:
         if older is not None:
             older.link.abort()
 
+    def budget(self, node: int) -> Budget:
+        """Return what the connections of one node share."""
+        return self._budgets.setdefault(node, Budget(self.limits.node_bytes_max))
+
     def forget(self, accepted: "Accepted") -> None:
         """Drop a lost connection from the tables."""
         self._connections.discard(accepted)
@@ -188,11 +196,14 @@ class Listener:
 class Accepted:
     """One accepted connection: first the handshake, against a deadline, then frames."""
 
-    __slots__ = ("_deadline", "_listener", "lane_end", "link", "node", "remote", "shard")
+    __slots__ = (
+        "_deadline", "_listener", "_liveness", "lane_end", "link", "node", "remote", "shard",
+    )  # fmt: skip
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
         self._deadline: asyncio.TimerHandle | None = None
+        self._liveness: Liveness | None = None
         self.lane_end: LaneEnd | None = None
         self.remote: Hello | None = None
         self.node = 0
@@ -254,11 +265,14 @@ class Accepted:
         self.shard = remote.shard
         self.link.on_frame = self._frame_received
         self.link.set_frame_bytes_max(listener.limits.frame_bytes_max)
+        self.link.share(listener.budget(self.node))
         self.link.send(encode_accepted(listener.hello))
         if open_lane is not None:
             self.lane_end = open_lane(self.link, remote)
             self.link.on_frame = self.lane_end.received
             self.link.set_frame_bytes_max(self.lane_end.frame_bytes_max)
+        elif common_version(listener.hello, remote) >= PULSE_VERSION:
+            self._liveness = Liveness(self.link, listener.limits.idle_seconds, listener.loop)
         listener.welcome(self, remote)
         listener.on_hello(remote)
 
@@ -285,11 +299,15 @@ class Accepted:
         self.link.close()
 
     def _frame_received(self, payload: bytes) -> None:
+        if payload == PULSE:
+            return
         self._listener.receive(self.link, self.node, self.shard, payload)
 
     def _lost(self, link: SocketLink) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
+        if self._liveness is not None:
+            self._liveness.stop()
         listener = self._listener
         listener.forget(self)
         if self.lane_end is not None:
@@ -298,7 +316,9 @@ class Accepted:
             listener.counters.bad_frames_total += 1
         if isinstance(link.error, TlsRefusedError):
             listener.counters.tls_refused_total += 1
-        if isinstance(link.error, HandshakeError | FrameError):
+        if isinstance(link.error, IdleError):
+            listener.counters.connections_idle_total += 1
+        if isinstance(link.error, HandshakeError | FrameError | IdleError):
             peer = link.peer_host
             if self.node:
                 peer = f"node {self.node} shard {self.shard} at {peer}"

@@ -20,7 +20,7 @@ class Outbox:
     """Items waiting for the next flush, already cut into frames no larger than the limit.
 
     Belongs to one link for as long as that is up; with the link its items are gone.
-    The caller keeps to `has_room` and `fits` before `add`.
+    The caller keeps to `fits` and to its limits before `add`.
     """
 
     __slots__ = ("_channels", "_counters", "_frame_bytes", "_frame_bytes_max", "_frames", "_peer",
@@ -91,3 +91,29 @@ class Outbox:
             self._frames.append(join_payload(self._channels))
             self._channels = {}
         self._frame_bytes = PAYLOAD_OVERHEAD_BYTES
+
+
+class NodeOutboxes:
+    """The outboxes of all shards of one node, which have a bound together.
+
+    To add them all up at each post would cost more than the post. So the sum is known from above:
+    what it was when it was last added up, and all that was posted since.
+    """
+
+    __slots__ = ("_bytes_max", "_known_bytes", "outboxes")
+
+    def __init__(self, bytes_max: int) -> None:
+        self.outboxes: set[Outbox] = set()
+        self._bytes_max = bytes_max
+        self._known_bytes = 0
+
+    def take(self, size: int) -> bool:
+        """Let so much more wait; return False, and change nothing, if it would be too much."""
+        known_bytes = self._known_bytes + size
+        if known_bytes > self._bytes_max:
+            self._known_bytes = sum(outbox.pending_bytes for outbox in self.outboxes)
+            known_bytes = self._known_bytes + size
+            if known_bytes > self._bytes_max:
+                return False
+        self._known_bytes = known_bytes
+        return True

@@ -9,6 +9,7 @@ from rafter_transport.backoff import Backoff, retry
 from rafter_transport.counters import Counters
 from rafter_transport.dial import FAILURES, dial
 from rafter_transport.handshake import (
+    PULSE_VERSION,
     HandshakeError,
     HandshakeRefusedError,
     Hello,
@@ -17,6 +18,7 @@ from rafter_transport.handshake import (
 )
 from rafter_transport.limits import Limits
 from rafter_transport.link import SocketLink
+from rafter_transport.liveness import PULSE, IdleError, Liveness
 from rafter_transport.peer_log import PeerLog
 from rafter_transport.registry import Registry
 from rafter_transport.tls import PeerTls, TlsRefusedError
@@ -37,8 +39,8 @@ class PeerLink:
     knows another incarnation of this node.
     """
 
-    __slots__ = ("_backoff", "_counters", "_failures", "_hello", "_limits", "_log", "_loop",
-                 "_on_down", "_on_hello", "_on_up", "_registry", "_tls", "is_disowned",
+    __slots__ = ("_backoff", "_counters", "_failures", "_hello", "_limits", "_liveness", "_log",
+                 "_loop", "_on_down", "_on_hello", "_on_up", "_registry", "_tls", "is_disowned",
                  "is_tried", "node", "shard", "socket_link")  # fmt: skip
 
     def __init__(
@@ -73,6 +75,7 @@ class PeerLink:
         self._on_down = on_down
         self._on_hello = on_hello
         self._loop = loop
+        self._liveness: Liveness | None = None
         self._log = PeerLog(_logger)
         self._backoff = Backoff(
             limits.reconnect_base_seconds,
@@ -153,12 +156,24 @@ class PeerLink:
         self.socket_link = link
         version = common_version(self._hello, remote)
         _logger.info("%s: connected to %s, protocol version %d", self.name, link.peer_host, version)
+        if version >= PULSE_VERSION:
+            link.on_frame = self._received
+            self._liveness = Liveness(link, self._limits.idle_seconds, self._loop)
         self._on_hello(remote)
         self._on_up(self)
         return link
 
+    def _received(self, payload: bytes) -> None:
+        """Take a pulse; this connection carries nothing else to here."""
+        if payload != PULSE and self.socket_link is not None:
+            self.socket_link.abort(HandshakeError("the peer sent data after its answer"))
+
     def _lost(self, link: SocketLink) -> None:
         """Take down what is up."""
+        if self._liveness is not None:
+            self._liveness.stop()
+        if isinstance(link.error, IdleError):
+            self._counters.connections_idle_total += 1
         _logger.info("%s: connection lost (%s)", self.name, link.error or "closed")
         self._on_down(self)
         self.socket_link = None

@@ -243,6 +243,8 @@ def _check_sizes(config: Config) -> Iterator[Problem]:
          "client.query_buffer_bytes_max", client.query_buffer_bytes_max),
         ("peer.pending_bytes_max", peer.pending_bytes_max,
          "peer.frame_bytes_max", peer.frame_bytes_max),
+        ("peer.node_bytes_max", peer.node_bytes_max,
+         "peer.pending_bytes_max", peer.pending_bytes_max),
         ("raft.uncommitted_bytes_max", raft.uncommitted_bytes_max,
          "client.value_bytes_max", client.value_bytes_max),
         ("storage.segment_bytes", storage.segment_bytes,
@@ -255,7 +257,7 @@ def _check_sizes(config: Config) -> Iterator[Problem]:
 
 def _check_snapshots(config: Config) -> Iterator[Problem]:
     try:
-        config.snapshot.express_limits(config.node.shards).validate()
+        config.express_limits.validate()
     except ValueError as error:
         yield Problem(
             "snapshot.bytes_per_second",

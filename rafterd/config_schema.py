@@ -98,8 +98,10 @@ class PeerSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tls_name: str = NAME_PATTERN
     frame_bytes_max: Annotated[int, Meta(ge=64 << 10, le=1 << 30)] = 64 << 20
     pending_bytes_max: Annotated[int, Meta(ge=64 << 10, le=1 << 32)] = 128 << 20
+    node_bytes_max: Annotated[int, Meta(ge=64 << 10, le=1 << 34)] = 256 << 20
     connections_max: Count = 1024
     handshake_seconds: Seconds = 5.0
+    idle_seconds: Annotated[float, Meta(ge=3, le=86400)] = 10.0
     reconnect_seconds_max: Seconds = 1.0
 
     @property
@@ -193,15 +195,6 @@ class SnapshotSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     transfers_max: Annotated[int, Meta(ge=1, le=64)] = 4
     bytes_per_second: Annotated[int, Meta(ge=0, le=1 << 40)] = 0
 
-    def express_limits(self, shards: int) -> ExpressLimits:
-        """Return what one of a node's shards may use: the node's rate is shared out evenly."""
-        rate = self.bytes_per_second
-        return ExpressLimits(
-            sends_max=self.transfers_max,
-            receives_max=self.transfers_max,
-            bytes_per_second=max(1, rate // shards) if rate else None,
-        )
-
 
 class LogSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """[log]: what goes to standard error."""
@@ -232,6 +225,18 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if not self.cluster.initial:
             return {self.node.id: self.peer.address}
         return dict(sorted(parse_member(item) for item in self.cluster.initial))
+
+    @property
+    def express_limits(self) -> ExpressLimits:
+        """What one of the node's shards may use for snapshots: the rate is shared out evenly."""
+        section, rate = self.snapshot, self.snapshot.bytes_per_second
+        defaults = ExpressLimits()
+        return defaults._replace(
+            sends_max=section.transfers_max,
+            receives_max=section.transfers_max,
+            bytes_per_second=max(1, rate // self.node.shards) if rate else None,
+            retry_cap_seconds=max(self.peer.reconnect_seconds_max, defaults.retry_base_seconds),
+        )
 
     @property
     def cluster_id(self) -> int:

@@ -131,6 +131,11 @@ COUNTERS = (
         "Links, dialled or accepted, that ended in TLS: a certificate that does not fit, no TLS.",
     ),
     ShardMetric(
+        "rafter_peer_idle",
+        Counter.PEER_IDLE_TOTAL,
+        "Links, dialled or accepted, that ended because nothing came on them for too long.",
+    ),
+    ShardMetric(
         "rafter_client_tls_refused",
         Counter.CLIENT_TLS_REFUSED_TOTAL,
         "Connections of clients that ended in TLS: a certificate that does not fit, no TLS.",

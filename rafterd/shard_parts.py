@@ -37,8 +37,10 @@ def link_limits(config: Config) -> Limits:
     return Limits(
         frame_bytes_max=peer.frame_bytes_max,
         pending_bytes_max=peer.pending_bytes_max,
+        node_bytes_max=peer.node_bytes_max,
         connections_max=peer.connections_max,
         handshake_seconds=peer.handshake_seconds,
+        idle_seconds=peer.idle_seconds,
         reconnect_cap_seconds=peer.reconnect_seconds_max,
     )
 

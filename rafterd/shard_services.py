@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import functools
 import logging
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -15,22 +14,19 @@ from rafter_core import (
     StateMachine,
     TransferRefused,
 )
-from rafter_kv.connection import RespConnection
 from rafter_kv.machine import KeyValueMachine
 from rafter_transport.exchanger import Channel, Exchanger
 from rafter_transport.payload import PayloadError
-from rafter_transport.peer_log import PeerLog
 from rafter_transport.registry import Registry
-from rafter_transport.tls_stream import TlsStream
 from rafterd.answers import Answers
 from rafterd.boot import ShardBoot
 from rafterd.client_front import ClientFront
+from rafterd.client_listeners import ClientListeners
 from rafterd.clock import Clock
 from rafterd.cluster_map_machine import ClusterMapMachine
 from rafterd.engine import Engine
 from rafterd.group_service import GroupService
 from rafterd.node_status import StatusGatherer
-from rafterd.node_tls import TlsError, TlsUpdate
 from rafterd.peer_status import publish_peers
 from rafterd.placement import SYSTEM_GROUP, groups_of_shard, shard_of_group
 from rafterd.replica import Replica, ReplicaListener
@@ -53,9 +49,6 @@ logger = logging.getLogger(__name__)
 
 Machine = TypeVar("Machine", bound=StateMachine)
 
-CLIENT_BACKLOG = 1024
-CLIENT_HANDSHAKE_SECONDS = 10.0
-
 
 class ShardServices:
     """Everything that one shard runs. Made and used on the shard's loop."""
@@ -74,9 +67,6 @@ class ShardServices:
         self._shared = shared = boot.shared
         self._counters = shared.counter_words(boot.shard)
         self._clock = Clock()
-        self._listeners: list[asyncio.Server] = []
-        self._client_log = PeerLog(logger)
-        self._tls_reads = 0
         self._replay_targets: dict[int, int] = {}
         self._first_leader_ticks = config.raft.election_timeout_ticks
         self._services: dict[int, GroupService] = {}
@@ -119,6 +109,7 @@ class ShardServices:
             status=self._status,
             map_requests=self._map.requests,
         )
+        self._listeners = ClientListeners(boot, self.front, loop)
         self.engine.before_round = self._router.form_batches
         self.engine.after_round = self.front.flush_replies
         self.engine.on_condemned = self._group_condemned
@@ -280,53 +271,12 @@ class ShardServices:
         return not targets
 
     async def open_client_listeners(self) -> None:
-        """Listen on the base port, together with the other shards, and on this shard's own."""
-        client = self._config.client
-        ports = ((client.port, True), (client.shard_port(self._boot.shard), False))
-        for port, is_shared in ports:
-            self._listeners.append(
-                await self._loop.create_server(
-                    self._connect,
-                    client.host,
-                    port,
-                    reuse_address=True,
-                    reuse_port=is_shared,
-                    backlog=CLIENT_BACKLOG,
-                )
-            )
-
-    def _connect(self) -> asyncio.Protocol:
-        connection = RespConnection(self.front)
-        session = self._boot.tls.client_session()
-        if session is None:
-            return connection
-        return TlsStream(
-            connection,
-            session,
-            handshake_seconds=CLIENT_HANDSHAKE_SECONDS,
-            on_refused=self._client_refused,
-            cleartext_answer=b"-ERR this port takes TLS connections only\r\n",
-            loop=self._loop,
-        )
-
-    def _client_refused(self, host: str, reason: str) -> None:
-        self._counters[Counter.CLIENT_TLS_REFUSED_TOTAL] += 1
-        self._client_log.report(f"client at {host}", reason, f"connection refused: {reason}")
+        """Let clients in."""
+        await self._listeners.open()
 
     def reload_tls(self) -> None:
-        """Read the TLS files again, in a thread; new connections use what they say."""
-        self._tls_reads += 1
-        reading = self._loop.run_in_executor(None, self._boot.tls.read)
-        reading.add_done_callback(functools.partial(self._tls_read, self._tls_reads))
-
-    def _tls_read(self, number: int, reading: asyncio.Future[TlsUpdate]) -> None:
-        if reading.cancelled() or number != self._tls_reads:
-            return  # a later one is under way: what it finds is newer
-        try:
-            self._boot.tls.use(reading.result())
-        except TlsError as error:
-            # The supervisor could read them a moment ago.
-            logger.error("TLS stays as it was: %s", error)
+        """Read the TLS files again; new connections use what they say."""
+        self._listeners.reload_tls()
 
     # Time -------------------------------------------------------------------------------------
 
@@ -406,6 +356,7 @@ class ShardServices:
         counters[Counter.PEER_DROPPED_TOTAL] = transport.raft_dropped_total
         counters[Counter.HANDSHAKES_REFUSED_TOTAL] = transport.handshakes_refused_total
         counters[Counter.TLS_REFUSED_TOTAL] = transport.tls_refused_total
+        counters[Counter.PEER_IDLE_TOTAL] = transport.connections_idle_total
         counters[Counter.PEER_LINKS_UP] = transport.links_up_total - transport.links_down_total
         pending = 0
         sessions = 0
@@ -487,8 +438,7 @@ class ShardServices:
 
     def begin_drain(self) -> None:
         """Accept nobody new, close idle connections, let the others get their replies."""
-        for listener in self._listeners:
-            listener.close()
+        self._listeners.close()
         for connection in list(self.front.clients.connections.values()):
             connection.close_after_replies()
         self.engine.schedule()
@@ -527,8 +477,7 @@ class ShardServices:
 
     async def close(self) -> None:
         """Close connections, links and the log. What was acknowledged is on disk already."""
-        for listener in self._listeners:
-            listener.close()
+        self._listeners.close()
         await self._snapshots.close()
         self.engine.close()
         await self.exchanger.close()

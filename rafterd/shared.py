@@ -86,6 +86,7 @@ class Counter(IntEnum):
     SNAPSHOT_BYTES_RECEIVED_TOTAL = 47
     SNAPSHOT_TRANSFERS = 48
     CLIENT_TLS_REFUSED_TOTAL = 49
+    PEER_IDLE_TOTAL = 50
 
 
 class GroupWord(IntEnum):

@@ -33,7 +33,7 @@ from rafterd.placement import shard_of_group
 from rafterd.raft_post import ShardCounts
 from rafterd.replica import Place, Replica
 from rafterd.shared import Counter
-from rafterd.snapshot_taker import IMAGE_NAME, GivenUp, record
+from rafterd.snapshot_taker import IMAGE_NAME, GivenUp, paced, record
 
 __all__ = ["SnapshotCourier", "place_of", "set_aside"]
 
@@ -242,13 +242,17 @@ class SnapshotCourier:
             reader.close()
         if is_there:
             self._engine.snapshot_installed(replica, place_of(info))
-            change = GroupChange(info.group, snapshot=(info.index, info.term))
+            change = GroupChange(
+                info.group,
+                membership=(info.membership_index, info.membership),
+                snapshot=(info.index, info.term),
+            )
             await record(change, engine=self._engine, store=self._store, run=self._run)
 
     async def _recover(self, replica: Replica, reader: SnapshotReader) -> bool:
         """Let a state machine recover; False if it has not, and the reason is dealt with."""
         info, machine = reader.info, replica.machine
-        chunks = self._checking(reader.chunks(IMAGE_NAME))
+        chunks = self._checking(paced(reader.chunks(IMAGE_NAME)))
         started_seconds = self._now_seconds()
         try:
             await self._run(lambda: machine.recover_from_snapshot(chunks))
@@ -299,5 +303,8 @@ class SnapshotCourier:
 
 
 def set_aside(store: SnapshotStore, info: SnapshotInfo) -> None:
-    """Take a snapshot out of use that is ahead of its group's log: received, and not installed."""
+    """Take a snapshot out of use that was received and never installed.
+
+    It stays on disk until the log has passed it.
+    """
     store.mark_damaged(info, Damage(info.path, 0, "it was received and did not become the log"))

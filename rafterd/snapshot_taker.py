@@ -13,7 +13,7 @@ and to those that are being sent: their receivers have to go on from there.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 
 from rafter_storage.errors import SnapshotRefused, StorageError
@@ -28,7 +28,7 @@ from rafterd.engine import Engine
 from rafterd.replica import Replica
 from rafterd.shared import Counter
 
-__all__ = ["IMAGE_NAME", "GivenUp", "SnapshotTaker", "record"]
+__all__ = ["IMAGE_NAME", "GivenUp", "SnapshotTaker", "paced", "record"]
 
 logger = logging.getLogger(__name__)
 
@@ -213,20 +213,27 @@ async def record(change: GroupChange, *, engine: Engine, store: SnapshotStore, r
 def _write(
     writer: SnapshotWriter, image: Generator[bytes, None, None], is_given_up: Callable[[], bool]
 ) -> SnapshotInfo:
-    """Write an image and publish it. On another thread than the loop's.
-
-    After each chunk the thread rests as long as the chunk took.
-    """
+    """Write an image and publish it. On another thread than the loop's."""
     # Closed at once also when it is given up: until then the state machine holds its state still.
     with closing(image):
-        busy_since = time.perf_counter()
-        for chunk in image:
+        for chunk in paced(image):
             # After the chunk was made: only now is it known to be of the state that was prepared.
             if is_given_up():
                 raise GivenUp
             writer.write(IMAGE_NAME, chunk)
-            time.sleep(min(time.perf_counter() - busy_since, PAUSE_SECONDS_MAX))
-            busy_since = time.perf_counter()
     # Also an empty image has its file.
     writer.write(IMAGE_NAME, b"")
     return writer.finish()
+
+
+def paced(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield chunks, and after each one rest as long as it took, to be made and to be used.
+
+    For the threads beside the event loop: while one of them is busy, each turn of the loop may wait
+    for the interpreter as long as its switch interval, 5 ms.
+    """
+    busy_since = time.perf_counter()
+    for chunk in chunks:
+        yield chunk
+        time.sleep(min(time.perf_counter() - busy_since, PAUSE_SECONDS_MAX))
+        busy_since = time.perf_counter()

@@ -80,11 +80,10 @@ def recover(
     """
     group = log.group
     for info in reversed(store.snapshots(group)):
-        if info.index > log.last_index():
-            logger.warning("group %d: %s is ahead of the log, and is set aside", group, info.path)
-            set_aside(store, info)
-            continue
         if not _belongs(info, log):
+            if info.index >= log.first_index():
+                logger.warning("group %d: %s is not of the log, and set aside", group, info.path)
+                set_aside(store, info)
             continue
         machine = make_machine()
         try:
@@ -158,7 +157,7 @@ class Snapshots:
         self._express = courier.express = Express(
             hello=hello,
             registry=registry,
-            limits=config.snapshot.express_limits(config.node.shards),
+            limits=config.express_limits,
             link_limits=link_limits,
             open_sink=courier.open_sink,
             on_sent=courier.sent,

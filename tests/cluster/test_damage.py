@@ -9,6 +9,7 @@ import redis
 from rafter_storage.record import PREFIX_BYTES
 from tests.cluster.kit import START_SECONDS, Cluster, Node, running_cluster, wait_for
 from tests.cluster.workload import connect
+from tests.storage.verification_support import records_of
 
 
 def _segments(node: Node, shard: int = 0) -> list[Path]:
@@ -26,6 +27,11 @@ def _flip(path: Path, offset: int) -> None:
         byte = file.read(1)[0]
         file.seek(offset)
         file.write(bytes([byte ^ 0x40]))
+
+
+def _verify(node: Node) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "rafterd", "wal", "verify", str(node.data_directory)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
 
 
 def test_a_torn_last_record_is_cut_at_start(tmp_path: Path) -> None:
@@ -70,15 +76,19 @@ def test_a_flipped_byte_refuses_that_group_and_says_where(tmp_path: Path) -> Non
         value = b"v" * 50 + b"200"
         client.close()
         node.kill()
+        assert _verify(node).returncode == 0
         path = _segments(node)[0]
         offset = path.read_bytes().index(value)
+        record = max(start for start, _ in records_of(path) if start < offset)
         _flip(path, offset)
+        done = _verify(node)
+        assert done.returncode == 1
+        assert done.stderr.startswith(f"rafterd: {path}, offset {record}: group "), done.stderr
         node.start()
         wait_for(node.accepts_clients, "the node is alive")
         wait_for(lambda: "is not served" in node.log(), "the log names the damage")
         line = next(line for line in node.log().splitlines() if "is not served" in line)
-        assert str(path) in line
-        assert "offset" in line
+        assert f"{path}, offset {record}" in line
         status, text = node.http("/readyz?verbose")
         assert status == 503
         assert "group" in text

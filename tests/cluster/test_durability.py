@@ -28,14 +28,16 @@ def test_writes_go_on_within_three_seconds_of_the_leaders_death(tmp_path: Path) 
             wait_for(lambda: workload.acknowledged_count > 200, "writes are acknowledged")
             cluster[leader].kill()
             killed = time.monotonic()
-            wait_for(
-                lambda: cluster.leader_of(1) not in (0, leader), "another node leads", seconds=20
-            )
             client = connect(survivors[0])
             keys = [f"after{number}" for number in range(60)]
-            for key in keys:  # enough keys to fall into every group
-                client.set(key, key)
+            # At once, and enough to fall into every group: what counts is when the groups accept
+            # them, not how long a busy machine takes for 60 round trips.
+            pipeline = client.pipeline(transaction=False)
+            for key in keys:
+                pipeline.set(key, key)
+            assert pipeline.execute() == [True] * len(keys)
             elapsed = time.monotonic() - killed
+            wait_for(lambda: cluster.leader_of(1) not in (0, leader), "another node leads")
         client.close()
         assert missing_writes(survivors[1], workload.acknowledged()) == []
         assert missing_writes(survivors[0], {key: key for key in keys}) == []

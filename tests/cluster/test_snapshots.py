@@ -1,6 +1,9 @@
 """Snapshots in running nodes: logs are cut, a replica that was away is brought back by express."""
 
+import contextlib
+import os
 import re
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,9 +12,16 @@ from tests.cluster.kit import Cluster, Node, running_cluster, wait_for
 from tests.cluster.workload import Workload, connect, missing_writes
 
 LOG_BYTES = 64 << 10
-SNAPSHOT_OFTEN = {"snapshot": f"log_bytes = {LOG_BYTES}", "storage": "segment_bytes = 1048576"}
-VALUE_BYTES_LIMIT = {"client": "value_bytes_max = 65536\nquery_buffer_bytes_max = 1048576"}
-OPTIONS = {**SNAPSHOT_OFTEN, **VALUE_BYTES_LIMIT}
+AWAY = 3
+"""The node that is away while the others cut their logs."""
+TICKS = "tick_milliseconds = 20"
+OPTIONS = {
+    "snapshot": f"log_bytes = {LOG_BYTES}",
+    "storage": "segment_bytes = 1048576",
+    "client": "value_bytes_max = 65536\nquery_buffer_bytes_max = 1048576",
+    "raft": TICKS,
+    "peer": "reconnect_seconds_max = 0.3",
+}
 
 
 def metric(node: Node, name: str) -> float:
@@ -63,15 +73,15 @@ def test_a_node_cuts_its_log_and_starts_from_its_snapshots(tmp_path: Path) -> No
 
 @contextmanager
 def lagging_follower(
-    directory: Path, extra: dict[str, str], *, groups: int, keys: int, value_bytes: int
-) -> Iterator[tuple[Cluster, Node, dict[str, str]]]:
+    directory: Path, *, groups: int, keys: int, value_bytes: int, snapshot: str = ""
+) -> Iterator[tuple[Cluster, dict[str, str]]]:
     """Run three nodes, one of which was away while the others cut their logs; it is down.
 
     Yields what was written, too.
     """
-    with running_cluster(directory, 3, shards=1, groups=groups, extra=extra) as cluster:
-        away = cluster[3]
-        away.kill()
+    options = OPTIONS | {"snapshot": f"{OPTIONS['snapshot']}\n{snapshot}"}
+    with running_cluster(directory, 3, shards=1, groups=groups, extra=options) as cluster:
+        cluster[AWAY].kill()
         others = [cluster[1], cluster[2]]
         for node in others:
             node.wait_ready()
@@ -85,18 +95,41 @@ def lagging_follower(
             return False
 
         wait_for(are_logs_cut, "the logs are cut")
-        yield cluster, away, written
+        yield cluster, written
+
+
+def lead_and_read(cluster: Cluster, groups: int, written: dict[str, str]) -> list[str]:
+    """Let the node that was away lead, from its own disk; return what it has not got as written.
+
+    So its state is that of the others, since each has as many keys.
+    """
+    nodes = [*cluster]
+
+    def are_equal() -> bool:
+        applied = {metric(node, "rafter_raft_applied_index") for node in nodes}
+        return len(applied) == 1 and {metric(node, "rafter_keys") for node in nodes} == {
+            len(written)
+        }
+
+    wait_for(are_equal, "all nodes have applied the same")
+    for node in nodes:
+        node.kill()
+        if node.node != AWAY:
+            patient = f'{TICKS}\nelection_timeout_ticks = 200\nfirst_leader = "none"'
+            node.config_path.write_text(node.config_path.read_text().replace(TICKS, patient))
+    for node in nodes:
+        node.start()
+    for node in nodes:
+        node.wait_ready()
+    assert {cluster.leader_of(group) for group in range(1, groups + 1)} == {AWAY}
+    return missing_writes(cluster[AWAY].client_port, written)
 
 
 def test_a_follower_that_was_away_gets_the_snapshot_and_catches_up_under_load(
     tmp_path: Path,
 ) -> None:
-    with lagging_follower(tmp_path, OPTIONS, groups=2, keys=100, value_bytes=1000) as (
-        cluster,
-        away,
-        written,
-    ):
-        others = [cluster[1], cluster[2]]
+    with lagging_follower(tmp_path, groups=2, keys=100, value_bytes=1000) as (cluster, written):
+        away, others = cluster[AWAY], [cluster[1], cluster[2]]
         with Workload([node.client_port for node in others], writers=3, pipeline=4) as workload:
             away.start()
             wait_for(
@@ -106,52 +139,99 @@ def test_a_follower_that_was_away_gets_the_snapshot_and_catches_up_under_load(
             installed = workload.acknowledged_count
             wait_for(lambda: workload.acknowledged_count > installed + 100, "writes go on")
         written |= workload.acknowledged()
-        # Now its vote and its data count: one of the others goes.
-        leader = wait_for(lambda: cluster.leader_of(1), "group 1 has a leader")
-        victim = cluster[leader] if leader != 3 else cluster[1]
-        victim.kill()
-        wait_for(lambda: cluster.leader_of(1) and cluster.leader_of(2), "the groups have leaders")
-        assert missing_writes(away.client_port, written) == []
+        assert lead_and_read(cluster, 2, written) == []
 
 
-def test_kills_of_the_receiver_at_each_tenth_and_of_the_sender_do_not_stop_a_snapshot(
-    tmp_path: Path,
-) -> None:
-    """Bug 32: a receiver that restarts in mid-transfer, and a sender that goes on where it was."""
-    keys, value_bytes = 120, 16_000
-    rate = 2 << 20
-    options = {
-        **OPTIONS,
-        "snapshot": f"log_bytes = {LOG_BYTES}\nchunk_bytes = 16384\n"
-        f"transfers_max = 1\nbytes_per_second = {rate}",
-    }
-    size = keys * value_bytes
-    with lagging_follower(tmp_path, options, groups=1, keys=keys, value_bytes=value_bytes) as (
-        cluster,
-        away,
-        written,
-    ):
+# ---- in the middle of a transfer ---------------------------------------------------------------
+
+KEYS, VALUE_BYTES = 120, 16_000
+STATE_BYTES = KEYS * VALUE_BYTES
+SLOWLY = f"chunk_bytes = 16384\ntransfers_max = 1\nbytes_per_second = {2 << 20}"
+
+
+def slow_transfer(
+    directory: Path,
+) -> contextlib.AbstractContextManager[tuple[Cluster, dict[str, str]]]:
+    """As `lagging_follower`, with a snapshot that takes about a second to come."""
+    return lagging_follower(
+        directory, groups=1, keys=KEYS, value_bytes=VALUE_BYTES, snapshot=SLOWLY
+    )
+
+
+def wait_for_part(node: Node, part: float) -> None:
+    """Wait until so much of a snapshot, and not yet all of it, is on the disk of its receiver."""
+
+    def has_come() -> bool:
+        for path in node.data_directory.glob("snapshots/*/*.receiving/image"):
+            with contextlib.suppress(FileNotFoundError):
+                return path.stat().st_size >= STATE_BYTES * part
+        return False
+
+    wait_for(has_come, f"{part:.0%} of the snapshot has come")
+
+
+def leads(node: Node) -> bool:
+    """Whether a node leads group 1, as its metrics say."""
+    return 'rafter_raft_is_leader{group="1"} 1.0' in node.http("/metrics")[1]
+
+
+def sender_of(cluster: Cluster) -> Node:
+    """Return the node that leads group 1: one of those that were not away."""
+    wait_for(lambda: any(leads(cluster[node]) for node in (1, 2)), "the group has a leader")
+    return cluster[1] if leads(cluster[1]) else cluster[2]
+
+
+def test_kills_of_the_receiver_at_each_tenth_do_not_stop_a_snapshot(tmp_path: Path) -> None:
+    """Bug 32: a receiver that restarts in mid-transfer."""
+    with slow_transfer(tmp_path) as (cluster, written):
+        away = cluster[AWAY]
         for tenth in range(1, 10):
             away.start()
-            wait_for(
-                lambda tenth=tenth: (
-                    metric(away, "rafter_snapshot_received_bytes_total")  # type: ignore[misc]
-                    >= size * tenth / 10
-                ),
-                f"{tenth} tenths have come",
-            )
+            wait_for_part(away, tenth / 10)
             away.kill()
         away.start()
-        wait_for(lambda: metric(away, "rafter_snapshot_received_bytes_total") > size / 4, "a part")
-        sender = cluster.leader_of(1)
-        assert sender != 3
-        cluster[sender].kill()
-        cluster[sender].start()
-        wait_for(
-            lambda: metric(away, "rafter_snapshots_installed_total") == 1, "the snapshot is there"
-        )
-        for node in cluster:
-            node.wait_ready()
-        cluster[sender].kill()
-        wait_for(lambda: cluster.leader_of(1), "the group has a leader")
-        assert missing_writes(away.client_port, written) == []
+        assert lead_and_read(cluster, 1, written) == []
+
+
+def test_kills_of_the_sender_in_mid_transfer_do_not_stop_a_snapshot(tmp_path: Path) -> None:
+    """The next leader sends its own, which may be another one, from its beginning."""
+    with slow_transfer(tmp_path) as (cluster, written):
+        away = cluster[AWAY]
+        away.start()
+        for part in (0.1, 0.5, 0.9):
+            wait_for_part(away, part)
+            sender = sender_of(cluster)
+            sender.kill()
+            sender.start()
+        assert lead_and_read(cluster, 1, written) == []
+
+
+@contextmanager
+def stopped(node: Node) -> Iterator[None]:
+    """Let a node's processes stand still, as if its machine did; its connections stay."""
+    assert node.process is not None
+    pids = [node.process.pid, *node.shard_pids()]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+
+def test_a_change_of_leaders_in_mid_transfer_does_not_stop_a_snapshot(tmp_path: Path) -> None:
+    """The deposed leader's connection stays, and makes room for its successor's."""
+    with slow_transfer(tmp_path) as (cluster, written):
+        away = cluster[AWAY]
+        away.start()
+        wait_for_part(away, 0.3)
+        sender = sender_of(cluster)
+        successor = cluster[3 - sender.node]
+        with stopped(sender):
+            wait_for(lambda: leads(successor), "another node leads")
+            wait_for(
+                lambda: metric(away, "rafter_snapshots_installed_total") == 1, "its snapshot comes"
+            )
+        assert lead_and_read(cluster, 1, written) == []

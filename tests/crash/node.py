@@ -9,7 +9,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from rafter_storage.errors import DiskFull
+from rafter_storage.errors import Damage, DiskFull
 from rafter_storage.file_system import FileSystem
 from rafter_storage.segment_manager import (
     FoundedGroup,
@@ -182,18 +182,21 @@ class Node:
             self._reconcile(group)
 
     def _reconcile(self, group: int) -> None:
-        """Let a log follow the snapshots, which are always a step ahead of it."""
-        info = self.store.newest(group)
+        """Do with the snapshots that are a step ahead of the log as a start of the daemon does.
+
+        What was taken is used, though the log does not name it. What was received and not installed
+        is set aside.
+        """
         state = self.history.newest.get(group)
-        assert info is not None
         if state is None:
             self.remove_snapshots(group)
-        elif info.index > state.metadata.snapshot_index:
-            index, term = info.index, info.manifest.term
-            if state.metadata.base_index <= index <= state.last_index and state.term(index) == term:
-                self.do([], [GroupChange(group, snapshot=(index, term))])
-            else:
-                self.do([GroupWrite(group, snapshot=info.manifest.snapshot)])
+            return
+        base = state.metadata.base_index
+        for info in self.store.snapshots(group):
+            index = info.index
+            if index > base and (index > state.last_index or state.term(index) != info.term):
+                self.store.mark_damaged(info, Damage(info.path, 0, "not of the log"))
+                self.counts["snapshots set aside"] += 1
 
     def stop(self) -> None:
         """Close the log: then everything is durable."""
@@ -261,7 +264,10 @@ class Node:
 
     def retire_snapshots(self, group: int) -> None:
         """Remove the snapshots of a group that are not retained."""
-        indexes = [info.index for info in self.store.snapshots(group)][:-2]
+        snapshots = [info.index for info in self.store.snapshots(group)]
+        aside = [damaged.index for damaged in self.store.damaged if damaged.group == group]
+        indexes = snapshots[:-2]
+        indexes += [index for index in aside if index < snapshots[-1] and index not in snapshots]
         self.claims.let_go(group, indexes)
         self.store.retire(group).run()
         self.claims.possible -= {(group, index) for index in indexes}

@@ -30,6 +30,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from rafter_storage.snapshot_transfer import verify_path
 from tests.cluster.kit import POLL_SECONDS, Cluster, Node
 from tests.crash.clients import Clients, read_all
 from tests.crash.history import History
@@ -50,8 +51,9 @@ MISSES_MAX_PART = 0.5
 CONFIG = {
     "client": "value_bytes_max = 65536",
     "storage": "segment_bytes = 1048576",
+    "snapshot": "log_bytes = 65536\nchunk_bytes = 4096",
 }
-"""Small segments: a few hundred writes make a roll."""
+"""Small segments: a few hundred writes make a roll, and some more a snapshot and a cut."""
 
 WITHOUT_SYNCED_WRITES = "import os\nvars(os).pop('RWF_DSYNC', None)\n"
 
@@ -84,6 +86,8 @@ class Life:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.history = History()
+        self.snapshots = 0
+        """The most snapshots that were there at once."""
         self._durable: dict[str, list[Write]] = {}
         self._node: Node = Cluster(directory, 1, shards=1, groups=2, extra=CONFIG)[1]
 
@@ -171,17 +175,29 @@ class Life:
 
     def compare(self) -> list[str]:
         """Start the node as it is and read everything; return what is wrong."""
+        damaged = self._damaged_snapshots()
         self._node.start()
         try:
             self._node.wait_ready(BOOT_SECONDS)
             found = read_all(self._node.client_port, list(self.history.of_key))
         except (AssertionError, OSError) as error:
-            return [f"the node does not serve what it had: {error}"]
+            return [f"the node does not serve what it had: {error}", *damaged]
         finally:
             self._node.kill()
         losses = self.history.losses(found)
         self.history.settle(found)
-        return [str(loss) for loss in losses]
+        return damaged + [str(loss) for loss in losses]
+
+    def _damaged_snapshots(self) -> list[str]:
+        """Return what is wrong with the snapshots on disk: no crash leaves one that is not whole.
+
+        The node goes on with the one before, or with the whole log, and nothing else would tell.
+        """
+        published = [
+            path for path in self._node.data_directory.glob("snapshots/*/*") if "." not in path.name
+        ]
+        self.snapshots = max(self.snapshots, len(published))
+        return [str(fault) for path in published for fault in verify_path(path).faults]
 
 
 class _Tail:

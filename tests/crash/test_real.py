@@ -10,7 +10,7 @@ import pytest
 from tests.crash.history import History
 from tests.crash.injection import Injection, plan, why_impossible
 from tests.crash.real import Life, Outcome, Tally
-from tests.crash.trace import Trace, lose_unsynced
+from tests.crash.trace import Strike, Trace, lose_unsynced
 
 LOG = "/d/wal/00000000000000000001.log"
 
@@ -66,6 +66,18 @@ def test_a_log_that_lost_synced_bytes_is_noticed(life: Life) -> None:
         file.seek(used // 2)
         file.write(bytes(used - used // 2))
     assert life.compare() != []
+
+
+def test_snapshots_are_taken_and_one_that_lost_bytes_is_noticed(life: Life) -> None:
+    """The node itself goes on with the one before, or with the whole log."""
+    outcome = life.run(1, 0, Injection("pwritev", 120, True, 0.5, has_synced_writes=True))
+    assert outcome.problems == []
+    assert life.snapshots > 0
+    path = next(life.directory.glob("*/snapshots/*/*/image"))
+    with path.open("r+b") as file:
+        file.write(bytes(512))
+    (problem,) = life.compare()
+    assert str(path) in problem
 
 
 # ---- the judge of what is read -----------------------------------------------------------------
@@ -202,6 +214,38 @@ def test_a_synced_write_that_failed_or_was_cut_is_a_site_of_its_own(result: str)
 def test_unsynced_bytes_follow_their_file_through_a_rename() -> None:
     trace = _trace(_write(0, 10, "/d/wal/2.tmp"), '7 rename("/d/wal/2.tmp", "/d/wal/2.log") = 0')
     assert _unsynced(trace) == {"/d/wal/2.log": [(0, 10)]}
+
+
+def test_bytes_follow_all_files_of_a_directory_through_a_rename() -> None:
+    image = "/d/snapshots/1/000000000000001a-3.taking/image"
+    trace = _trace(
+        _write(0, 10, image),
+        _write(0, 10, image + "2"),
+        f"7 fdatasync(5<{image}>) = 0",
+        _write(10, 10, image),
+        '7 rename("/d/snapshots/1/000000000000001a-3.taking", "/d/snapshots/1/1a") = 0',
+    )
+    assert _unsynced(trace) == {
+        "/d/snapshots/1/1a/image": [(10, 10)],
+        "/d/snapshots/1/1a/image2": [(0, 10)],
+    }
+    assert trace.durable == {}
+
+
+def test_what_was_durable_of_a_file_that_is_gone_says_nothing_of_the_next_one() -> None:
+    trace = _trace(_write(0, 10), f"7 fdatasync(5<{LOG}>) = 0", f'7 unlink("{LOG}") = 0')
+    trace.feed(_write(0, 10))
+    assert _unsynced(trace) == {LOG: [(0, 10)]}
+
+
+def test_a_site_is_the_same_for_all_files_of_a_kind() -> None:
+    names = {
+        "/d/wal/00000000000000000007.log": "*.log",
+        "/d/snapshots/00000000000000000001/000000000000001a-12.taking": "*-*.taking",
+        "/d/snapshots/00000000000000000001": "*",
+    }
+    for path, stem in names.items():
+        assert Strike(1, "fsync", path).site == f"fsync {stem}"
 
 
 def test_a_second_try_after_a_failed_sync_is_a_complaint() -> None:

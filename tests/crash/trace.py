@@ -19,6 +19,7 @@ WRITES = ("pwritev", "pwritev2")
 SYNCED = ", RWF_DSYNC"
 """How the arguments end of a write that is a sync of what it writes, and of nothing else."""
 RENAMES = ("rename", "renameat", "renameat2")
+REMOVALS = ("unlink", "unlinkat")
 
 _LINE = re.compile(r"(\d+)\s+(.*)")
 _RESUMED = re.compile(r"<\.\.\. \w+ resumed>(.*)")
@@ -27,6 +28,8 @@ _OPENED = re.compile(r"(\w+)\(\d+<([^>]*)>")
 _QUOTED = re.compile(r'"([^"]*)"')
 _PLACE = re.compile(r"\], \d+, (\d+)(?:, \w+)?$")
 _UNFINISHED = "<unfinished ...>"
+# Segments and groups, indexes of snapshots, any other number.
+_NUMBERS = re.compile(r"\d{17,}|[0-9a-f]{16}|\d+")
 
 
 class Write(NamedTuple):
@@ -48,7 +51,7 @@ class Strike(NamedTuple):
     def site(self) -> str:
         """The call and the kind of file, the same for all files of that kind."""
         name = Path(self.path).name
-        stem = re.sub(r"\d+", "*", name) if name else "a path"
+        stem = _NUMBERS.sub("*", name) if name else "a path"
         return f"{self.call}{' synced' * self.is_synced} {stem}"
 
 
@@ -150,11 +153,19 @@ class Trace:
             if dropped := _parts_outside(self.dropped.pop(path, []), [write]):
                 self.dropped[path] = dropped
         elif name in RENAMES and len(quoted) == 2:
-            for writes in (self.unsynced, self.dropped):
-                if moved := writes.pop(path, []):
-                    writes[quoted[1]] = moved
-            # A file that is used again is written with other bytes.
-            self.durable.pop(path, None)
+            self._rename(path, quoted[1])
+        elif name in REMOVALS:
+            for writes in (self.unsynced, self.dropped, self.durable):
+                writes.pop(path, None)
+
+    def _rename(self, path: str, target: str) -> None:
+        """Let bytes follow their file, or all files of a directory."""
+        for writes in (self.unsynced, self.dropped, self.durable):
+            for each in [each for each in writes if f"{each}/".startswith(f"{path}/")]:
+                moved = writes.pop(each)
+                # A file that is used again is written with other bytes.
+                if moved and writes is not self.durable:
+                    writes[target + each[len(path) :]] = moved
 
     def _check_thread(self, thread: int, name: str, path: str) -> None:
         if name not in SYNCS + WRITES or not path.endswith(".log"):

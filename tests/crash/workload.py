@@ -148,12 +148,20 @@ class Workload:
         index += draw.choice([1, 2, 30])
         term = max(state.hard_state.term, 1)
         node.take_snapshot(group, index, term, self._data(), SnapshotKind.RECEIVING)
+        if draw.random() < 0.2:
+            # It has come and is not the log's.
+            node.crash(draw.choice(_MODES), draw)
+            return
         count = draw.choice([0, 0, 1, 3])
         entries = [self._entry(group, index + 1 + n, term) for n in range(count)]
         commit = draw.randint(index, index + count)
         hard_state = state.hard_state._replace(term=term, commit=commit)
         write = GroupWrite(group, hard_state, entries, Snapshot(index, term, FOUNDING))
         node.do([write, *self._writes(1, group)])
+        # The index of the configuration is in the snapshot, and not in the message that brings it.
+        membership = draw.randint(0, index), FOUNDING
+        node.do([], [GroupChange(group, membership, snapshot=(index, term))])
+        node.do([self._vote(*self._drawn_group())])
         node.retire_snapshots(group)
 
     def remove_group(self) -> None:

@@ -1,5 +1,6 @@
 import pytest
 
+from rafter_transport.express_limits import ExpressLimits
 from rafterd.config import Config, ConfigError, load_config
 from rafterd.config_check import listening_ports
 
@@ -201,3 +202,18 @@ def test_a_buffer_must_hold_what_goes_through_it() -> None:
 
 def test_a_path_has_no_nul() -> None:
     assert "NUL" in complaints(node__data_dir="a\0b")["node.data_dir"]
+
+
+def test_the_rate_of_snapshots_is_enough_for_the_shards_that_share_it() -> None:
+    """Below it a receiver might give up a sender that waits for its turn."""
+    lowest = 4 * accepted_rate(transfers_max=4)
+    text = complaints(node__shards="4", snapshot__bytes_per_second=str(lowest - 4))
+    assert "for one: bytes_per_second" in text["snapshot.bytes_per_second"]
+    accepted(node__shards="4", snapshot__bytes_per_second=str(lowest))
+    accepted(node__shards="4", snapshot__bytes_per_second="0")
+
+
+def accepted_rate(transfers_max: int) -> int:
+    """The least rate of one shard with so many transfers at once."""
+    limits = ExpressLimits(sends_max=transfers_max)
+    return int(2 * transfers_max * limits.chunk_bytes_max / limits.progress_seconds) + 1

@@ -56,3 +56,18 @@ def test_a_node_knows_the_groups_it_replicates() -> None:
     config = load(cluster__initial=four, cluster__replication="2")
     assert config.local_groups() == [g for g in range(1, 9) if 1 in config.members(g)]
     assert config.local_groups() == [3, 4, 7, 8]
+
+
+def test_the_shards_of_a_node_share_its_rate_of_snapshots() -> None:
+    config = load(snapshot__bytes_per_second="9000001", snapshot__transfers_max="2")
+    limits = config.express_limits
+    assert limits.bytes_per_second == 4_500_000
+    assert (limits.sends_max, limits.receives_max) == (2, 2)
+    assert load().express_limits.bytes_per_second is None
+
+
+def test_a_transfer_is_tried_again_as_often_as_a_link() -> None:
+    assert load(peer__reconnect_seconds_max="0.5").express_limits.retry_cap_seconds == 0.5
+    limits = load(peer__reconnect_seconds_max="0.01").express_limits
+    assert limits.retry_cap_seconds == limits.retry_base_seconds
+    limits.validate()

@@ -6,10 +6,23 @@ import random
 
 import pytest
 
-from rafter_core import Config, Entry, HardState, Membership, MemoryStorage, MessageKind, RawNode
-from rafter_core.conf_change import Change, ChangeKind, ConfChange, encode
+from rafter_core import (
+    Change,
+    ChangeKind,
+    ConfChange,
+    Config,
+    Entry,
+    EntryKind,
+    HardState,
+    Membership,
+    MemoryStorage,
+    MessageKind,
+    RawNode,
+    Snapshot,
+)
+from rafter_core.conf_change import encode
 from rafter_core.messages import Message
-from rafterd.replica import Replica
+from rafterd.replica import NOWHERE, Place, Replica
 from rafterd.shared import GroupState, GroupWord, SharedState
 from tests.daemon.engine_bench import Journal, Listener, Waiter, entry
 
@@ -302,6 +315,56 @@ def test_the_hard_state_is_that_of_the_newest_ready(bench: ReplicaBench) -> None
     assert bench.replica.hard_state == HardState(3, 0, 0)
     bench.hear(2, HEARTBEAT, commit=1)
     assert bench.replica.hard_state == HardState(3, 0, 1)
+
+
+# ---- snapshots -------------------------------------------------------------------------------
+
+
+def test_a_replica_knows_where_its_machine_is_in_the_log(bench: ReplicaBench) -> None:
+    assert bench.replica.applied == NOWHERE
+    change = encode(ConfChange((Change(ChangeKind.ADD_VOTER, 4),)))
+    entries = [entry(1, 1, b"xyz"), Entry(1, 2, EntryKind.CONFIG_CHANGE_V2, change)]
+    bench.hear(2, APPEND, term=1, entries=entries, commit=2)
+    assert bench.replica.applied == Place(2, 1, 2)
+    assert bench.replica.members == (1, 2, 3, 4)
+    bench.hear(3, APPEND, term=2, index=2, log_term=1, entries=[entry(2, 3)], commit=3)
+    assert bench.replica.applied == Place(3, 2, 2)
+
+
+def test_the_log_is_weighed_since_the_last_snapshot(bench: ReplicaBench) -> None:
+    bench.hear(2, APPEND, term=1, entries=[entry(1, 1, b"xyz")], commit=1)
+    covered = bench.replica.logged_bytes
+    assert covered == 3
+    bench.hear(2, APPEND, term=1, index=1, log_term=1, entries=[entry(1, 2, b"zz")], commit=2)
+    bench.replica.snapshot_taken(1, covered)
+    assert (bench.replica.snapshot_index, bench.replica.logged_bytes) == (1, 2)
+
+
+def test_a_replica_goes_on_from_an_installed_snapshot(bench: ReplicaBench) -> None:
+    bench.hear(2, APPEND, term=1, entries=[entry(1, 1, b"xyz")], commit=1)
+    snapshot = Snapshot(9, 1, Membership((1, 2, 5)))
+    bench.replica.node.step(
+        Message(kind=MessageKind.SNAPSHOT, to=1, sender=2, term=1, snapshot=snapshot)
+    )
+    ready = bench.replica.take_ready()
+    assert bench.replica.is_installing
+    bench.storage.store(ready)
+    bench.replica.snapshot_installed(Place(9, 1, 7))
+    bench.replica.node.storage_done(ready)
+    assert not bench.replica.is_installing
+    assert bench.replica.applied == Place(9, 1, 7)
+    assert (bench.replica.snapshot_index, bench.replica.logged_bytes) == (9, 0)
+    assert bench.replica.members == (1, 2, 5)
+
+
+def test_what_a_snapshot_holds_is_committed_though_the_log_does_not_say_so() -> None:
+    node = RawNode(Config(node_id=1), MemoryStorage(Membership(MEMBERS)), random.Random(1))
+    words = SharedState(1, 1).group_words(1)
+    replica = Replica(
+        1, node, Journal(), HardState(3, 2, 4), words, lambda *_: None, Place(7, 2, 5)
+    )
+    assert replica.hard_state == HardState(3, 2, 7)
+    assert replica.snapshot_index == 7
 
 
 # ---- the configuration -----------------------------------------------------------------------

@@ -39,6 +39,8 @@ def test_the_limits_of_links_are_the_operators(tmp_path: Path) -> None:
     assert (limits.connections_max, limits.reconnect_cap_seconds) == (7, 0.5)
     assert limits.frame_bytes_max == config.peer.frame_bytes_max
     assert limits.pending_bytes_max == config.peer.pending_bytes_max
+    assert limits.node_bytes_max == config.peer.node_bytes_max
+    assert limits.idle_seconds == config.peer.idle_seconds
 
 
 def test_a_replica_begins_behind_its_snapshot(tmp_path: Path) -> None:

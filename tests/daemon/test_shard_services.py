@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
 from pathlib import Path
 
 import pytest
@@ -11,9 +9,8 @@ import pytest
 from rafter_core import Membership, Message, MessageKind, Role
 from rafter_core.messages import CAMPAIGN_TRANSFER
 from rafter_kv.batch import Batch, pack_payload
-from rafter_storage.segment_manager import GroupWrite, SegmentManager
+from rafter_storage.segment_manager import GroupChange, GroupWrite, SegmentManager
 from rafter_transport import Channel
-from rafterd.node_tls import TlsUpdate
 from rafterd.requests import Request, Status, decode_reply, encode_request
 from rafterd.shared import Counter, GroupState, GroupWord, SharedState
 from tests.daemon.engine_bench import entry, run, turns, until
@@ -26,7 +23,6 @@ from tests.daemon.shard_kit import (
     segment_of,
     send_raft,
 )
-from tests.daemon.waiting import DEADLINE_SECONDS
 
 SET = [b"SET", b"key", b"value"]
 
@@ -44,7 +40,9 @@ def damage(path: Path, payload: bytes) -> int:
     return offset
 
 
-def write_log(directory: Path, groups: dict[int, list[bytes]]) -> None:
+def write_log(
+    directory: Path, groups: dict[int, list[bytes]], cut: dict[int, int] | None = None
+) -> None:
     """Leave a log behind as an earlier life would: one record for each payload."""
     shard = directory / "data" / f"shards-{LAYOUT:05d}" / "00000"
     shard.mkdir(parents=True)
@@ -57,6 +55,10 @@ def write_log(directory: Path, groups: dict[int, list[bytes]]) -> None:
             job = store.begin([GroupWrite(group, None, [entry(1, index, payload)])])
             job.run()
             store.complete(job)
+    for group, index in (cut or {}).items():
+        job = store.begin([], [GroupChange(group, snapshot=(index, 1), compact_to=index)])
+        job.run()
+        store.complete(job)
     store.close()
 
 
@@ -107,7 +109,63 @@ def test_a_request_for_a_damaged_group_is_turned_away(tmp_path: Path) -> None:
     run(main())
 
 
-# ---- replay and elections --------------------------------------------------------------------
+def test_a_group_whose_log_is_cut_and_that_has_no_snapshot_is_not_served(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        write_log(tmp_path, {1: [b"one"], 2: []}, cut={1: 1})
+        async with RunningServices(make_config(tmp_path)) as running:
+            assert list(running.services.engine.replicas) == [0, 2]
+            await running.lead()
+            assert running.services.is_replayed()
+            running.services.publish()
+            states = [running.shared.get_group(group, GroupWord.STATE) for group in (1, 2)]
+            assert states == [GroupState.DAMAGED, GroupState.SERVING]
+            assert "group 1 is not served: its log begins at index 2" in caplog.text
+
+    run(main())
+
+
+# ---- snapshots and replay ----------------------------------------------------------------------
+
+
+def test_a_start_goes_on_from_snapshots_and_shows_that_it_lives(tmp_path: Path) -> None:
+    async def main() -> None:
+        config = make_config(tmp_path, groups=1, snapshot__log_entries=2)
+
+        async def write(running: RunningServices, count: int) -> None:
+            await running.lead()
+            machine = running.services._machines[1]
+            keys = machine.key_count
+            for number in range(keys + 1, keys + count + 1):
+                batch = Batch(1, 5, number, number, [[b"SET", b"k%d" % number, b"v"]])
+                running.services._services[1].submit(Request(batch, number, 1, None))
+                await until(lambda number=number: machine.key_count == number)  # type: ignore[misc]
+
+        async with RunningServices(config) as first:
+            await write(first, 3)
+            first.services.publish()
+            await until(lambda: first.services._snapshot_store.newest(1))
+            await write(first, 1)
+            digest = first.services._machines[1].hash()
+        second = RunningServices(config)
+        # Once for each chunk that is read; each of these snapshots has one.
+        taken = second.services._snapshot_store.groups()
+        assert 1 in taken
+        assert second.shared.get(0, Counter.HEARTBEAT) == len(taken)
+        replica = second.services.engine.replicas[1]
+        assert replica.applied.index == 4
+        async with second:
+            await second.lead()
+            assert second.services.is_replayed()
+            # The last entry may have to be committed anew, by one of the new term.
+            await until(lambda: second.services._machines[1].key_count == 4)
+            assert second.services._machines[1].hash() == digest
+
+    run(main())
+
+
+# ---- elections ---------------------------------------------------------------------------------
 
 
 def test_replay_is_over_when_everything_committed_before_is_applied(tmp_path: Path) -> None:
@@ -406,62 +464,5 @@ def test_draining_hands_leadership_to_the_most_advanced_follower(tmp_path: Path)
             taken_over = Message(kind=MessageKind.HEARTBEAT, to=1, sender=3, term=2)
             send_raft(third, 1, taken_over)
             await until(services.is_drained)
-
-    run(main())
-
-
-def test_every_shard_listens_on_its_own_port_and_on_the_common_one(tmp_path: Path) -> None:
-    async def main() -> None:
-        config = make_config(tmp_path, groups=1)
-        async with RunningServices(config) as running:
-            await running.lead()
-            await running.services.open_client_listeners()
-            clients = [
-                await asyncio.open_connection(config.client.host, port)
-                for port in (config.client.port, config.client.shard_port(0))
-            ]
-            for reader, writer in clients:
-                writer.write(b"SET k v\r\nGET k\r\n")
-                assert await reader.readexactly(12) == b"+OK\r\n$1\r\nv\r\n"
-            running.services.begin_drain()
-            for reader, writer in clients:
-                assert await reader.read() == b""
-                writer.close()
-                await writer.wait_closed()
-            with pytest.raises(ConnectionRefusedError):
-                await asyncio.open_connection(config.client.host, config.client.port)
-            await until(lambda: not running.services.front.clients.connections)
-            assert running.services.is_drained()
-
-    run(main())
-
-
-def test_of_two_reads_of_the_tls_files_the_later_counts_whichever_ends_first(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def main() -> None:
-        async with RunningServices(make_config(tmp_path)) as running:
-            first, second = TlsUpdate(None, None), TlsUpdate(None, None)
-            used: list[TlsUpdate] = []
-            is_begun, is_released, is_over = (threading.Event() for _ in range(3))
-
-            def read() -> TlsUpdate:
-                if is_begun.is_set():
-                    return second
-                is_begun.set()
-                is_released.wait(DEADLINE_SECONDS)
-                is_over.set()
-                return first
-
-            monkeypatch.setattr(running.boot.tls, "read", read)
-            monkeypatch.setattr(running.boot.tls, "use", used.append)
-            running.services.reload_tls()
-            await until(is_begun.is_set)
-            running.services.reload_tls()
-            await until(lambda: used)
-            is_released.set()
-            await until(is_over.is_set)
-            await turns()
-            assert [update is second for update in used] == [True]
 
     run(main())

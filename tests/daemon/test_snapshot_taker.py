@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,9 +12,10 @@ from rafter_core.conf_change import encode
 from rafter_storage.errors import CorruptionError, Damage
 from rafter_storage.snapshot_reader import SnapshotInfo
 from rafter_storage.snapshot_writer import SnapshotDraft
+from rafterd import snapshot_taker
 from rafterd.config_schema import SnapshotSection
 from rafterd.shared import Counter, GroupState, GroupWord
-from rafterd.snapshot_taker import RETRY_SECONDS
+from rafterd.snapshot_taker import PAUSE_SECONDS_MAX, RETRY_SECONDS
 from tests.daemon.engine_bench import SEGMENT_BYTES, Journal, entry, run, turns, until
 from tests.daemon.snapshot_bench import LIMITS, SnapshotBench
 
@@ -292,6 +293,41 @@ def test_a_crash_between_snapshot_and_record_costs_nothing(tmp_path: Path) -> No
     run(main())
 
 
+def test_a_crash_that_forgets_how_much_was_committed_does_not_hinder_a_snapshot_of_it(
+    tmp_path: Path,
+) -> None:
+    """The log was cut where its writes said that less was committed: the next one was refused.
+
+    After a restart the tests before took snapshots of later entries only.
+    """
+
+    async def main() -> None:
+        bench = SnapshotBench(tmp_path, retained=1)
+        bench.hear(2, APPEND, term=1, entries=[entry(1, 1, b"a")])
+        await bench.settle()
+        # The commit index alone is not written down.
+        bench.hear(2, APPEND, term=1, log_term=1, index=1, commit=1)
+        await bench.settle()
+        bench.engine.change = lambda change, on_end: None  # type: ignore[method-assign]  # no job
+        assert bench.taker.ask(1)
+        await until(lambda: bench.indexes() == [1])
+        bench.working.cancel()
+        await turns()
+        bench.close()
+        again = SnapshotBench(tmp_path, retained=1)
+        (info,) = again.snapshots.snapshots(1)
+        again.snapshots.mark_damaged(info, Damage(info.path, 0, "a byte is wrong"))
+        await looked(again)
+        assert again.first_index() == 2
+        again.hear(2, APPEND, term=1, log_term=1, index=1, entries=[entry(1, 2, b"b")], commit=1)
+        await again.settle()
+        assert again.replica().node.last_index == 2
+        assert not again.fatal
+        await again.stop()
+
+    run(main())
+
+
 def test_the_log_is_not_cut_behind_a_snapshot_that_is_being_sent(tmp_path: Path) -> None:
     """Its receiver has to go on from there, or it gets one snapshot after the other for ever.
 
@@ -547,3 +583,40 @@ def test_a_snapshot_that_came_meanwhile_is_no_reason_to_cut_or_to_let_go(
         await again.stop()
 
     run(main())
+
+
+# ---- beside the event loop -------------------------------------------------------------------
+
+
+class Clock:
+    """The time that a thread uses, and its rests."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.rests: list[float] = []
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.rests.append(seconds)
+        self.now += seconds
+
+
+def test_a_thread_rests_as_long_as_a_chunk_took_within_a_limit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(snapshot_taker, "time", clock)
+
+    def made() -> Iterator[bytes]:
+        for chunk in (b"a", b"b", b"c"):
+            clock.now += 0.001
+            yield chunk
+
+    used = []
+    for chunk in snapshot_taker.paced(made()):
+        clock.now += 0.002 if chunk == b"a" else 1.0
+        used.append(chunk)
+    assert used == [b"a", b"b", b"c"]
+    assert clock.rests == pytest.approx([0.003, PAUSE_SECONDS_MAX, PAUSE_SECONDS_MAX])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -16,6 +16,7 @@ from rafter_storage.segment_manager import GroupChange, GroupWrite, SegmentManag
 from rafter_storage.snapshot_reader import SnapshotInfo
 from rafter_storage.snapshot_store import SnapshotStore
 from rafter_transport.payload import pack_item
+from rafterd import snapshot_courier
 from rafterd.replica import NOWHERE
 from rafterd.requests import Request
 from rafterd.shared import Counter
@@ -23,6 +24,7 @@ from rafterd.snapshot_taker import IMAGE_NAME
 from rafterd.snapshots import Recovered, open_snapshots, recover
 from tests.daemon.engine_bench import Journal, entry, run, until
 from tests.daemon.shard_kit import RunningServices, make_config, make_configs
+from tests.daemon.snapshot_bench import SnapshotDisk
 
 MEMBERSHIP = Membership((1, 2, 3))
 
@@ -164,18 +166,19 @@ def test_a_snapshot_ahead_of_the_log_is_set_aside_and_stays_on_disk(shelf: Shelf
     assert ahead.path.is_dir()
 
 
-@pytest.mark.parametrize(("index", "term", "cut_to"), [(8, 2, 0), (4, 1, 6)])
-def test_a_snapshot_of_another_history_or_of_before_the_log_is_not_used(
-    shelf: Shelf, index: int, term: int, cut_to: int
-) -> None:
-    shelf.take(index, term)
-    if cut_to:
-        shelf.cut(cut_to)
-        assert shelf.start() is None
-    else:
-        recovered = shelf.start()
-        assert recovered is not None
-        assert recovered.place == NOWHERE
+def test_a_snapshot_of_another_history_is_set_aside(shelf: Shelf) -> None:
+    """It was received, and the log has entries of another leader in its place."""
+    shelf.take(8, term=2)
+    recovered = shelf.start()
+    assert recovered is not None
+    assert recovered.place == NOWHERE
+    assert shelf.store.newest(1) is None
+
+
+def test_a_snapshot_of_before_the_log_is_not_used(shelf: Shelf) -> None:
+    shelf.take(4)
+    shelf.cut(6)
+    assert shelf.start() is None
 
 
 def test_what_is_damaged_at_the_start_is_logged(
@@ -202,9 +205,14 @@ class Nodes:
         overrides = {"snapshot__log_bytes": 4096, "storage__sync": "inline"} | overrides
         self.configs = make_configs(directory, nodes=3, shards=1, groups=1, **overrides)
         self.running: dict[int, RunningServices] = {}
-        self.stack = AsyncExitStack()
         self.sequence = 0
         self.ticks = 0
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop(*self.running)
 
     async def start(self, *nodes: int) -> None:
         for node in nodes:
@@ -212,7 +220,7 @@ class Nodes:
             self.running[node] = await running.__aenter__()
 
     async def stop(self, *nodes: int) -> None:
-        for node in nodes or tuple(self.running):
+        for node in nodes:
             running = self.running.pop(node)
             await running.__aexit__()
             assert not running.fatal
@@ -277,29 +285,28 @@ class Nodes:
 
 def test_a_node_that_comes_late_is_brought_up_by_a_snapshot_and_can_lead(tmp_path: Path) -> None:
     async def main() -> None:
-        nodes = Nodes(tmp_path)
-        await nodes.start(1, 2)
-        await nodes.cut_logs()
-        await nodes.start(3)
-        await nodes.until(lambda: nodes.keys() == {nodes.sequence})
-        assert nodes.count(3, Counter.SNAPSHOTS_RECEIVED_TOTAL) == 1
-        assert nodes.count(3, Counter.SNAPSHOTS_INSTALLED_TOTAL) == 1
-        assert nodes.count(3, Counter.SNAPSHOT_BYTES_RECEIVED_TOTAL) > 4096
-        sent = sum(nodes.count(node, Counter.SNAPSHOTS_SENT_TOTAL) for node in (1, 2))
-        assert sent == 1
-        assert nodes.first_index(3) > 1
-        await nodes.write(1)
-        assert len(nodes.hashes()) == 1
-        # Its data count: one of the others goes, and writes go on.
-        await nodes.stop(1)
-        await nodes.write(2)
-        # It starts again from the snapshot that it received.
-        await nodes.stop(3)
-        await nodes.start(3)
-        await nodes.write(1)
-        assert len(nodes.hashes()) == 1
-        assert nodes.count(3, Counter.SNAPSHOTS_RECEIVED_TOTAL) == 0
-        await nodes.stop()
+        async with Nodes(tmp_path) as nodes:
+            await nodes.start(1, 2)
+            await nodes.cut_logs()
+            await nodes.start(3)
+            await nodes.until(lambda: nodes.keys() == {nodes.sequence})
+            assert nodes.count(3, Counter.SNAPSHOTS_RECEIVED_TOTAL) == 1
+            assert nodes.count(3, Counter.SNAPSHOTS_INSTALLED_TOTAL) == 1
+            assert nodes.count(3, Counter.SNAPSHOT_BYTES_RECEIVED_TOTAL) > 4096
+            sent = sum(nodes.count(node, Counter.SNAPSHOTS_SENT_TOTAL) for node in (1, 2))
+            assert sent == 1
+            assert nodes.first_index(3) > 1
+            await nodes.write(1)
+            assert len(nodes.hashes()) == 1
+            # Its data count: one of the others goes, and writes go on.
+            await nodes.stop(1)
+            await nodes.write(2)
+            # It starts again from the snapshot that it received.
+            await nodes.stop(3)
+            await nodes.start(3)
+            await nodes.write(1)
+            assert len(nodes.hashes()) == 1
+            assert nodes.count(3, Counter.SNAPSHOTS_RECEIVED_TOTAL) == 0
 
     run(main())
 
@@ -308,30 +315,56 @@ def test_a_shard_that_stops_in_the_middle_of_a_transfer_leaves_nothing_behind(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def main() -> None:
-        nodes = Nodes(
+        async with Nodes(
             tmp_path,
             snapshot__transfers_max=1,
             snapshot__bytes_per_second=80_000,
             snapshot__chunk_bytes=4096,
-        )
-        await nodes.start(1, 2)
-        await nodes.write(60)
-        await nodes.cut_logs()
-        await nodes.start(3)
-        received = Counter.SNAPSHOT_BYTES_RECEIVED_TOTAL
-        await nodes.until(lambda: nodes.count(3, received) > 10_000)
-        assert nodes.count(3, Counter.SNAPSHOT_TRANSFERS) == 1
-        (name,) = nodes.on_disk(3)
-        assert name.endswith(".receiving")
-        await nodes.stop(3)
-        assert nodes.on_disk(3) == []
-        # Nor does a sender that stops.
-        await nodes.start(3)
-        await nodes.until(lambda: nodes.count(3, received) > 10_000)
-        leader = nodes.leader()
-        assert leader is not None
-        await nodes.stop(leader.config.node.id)
-        await nodes.stop()
-        assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+        ) as nodes:
+            await nodes.start(1, 2)
+            await nodes.write(60)
+            await nodes.cut_logs()
+            await nodes.start(3)
+            received = Counter.SNAPSHOT_BYTES_RECEIVED_TOTAL
+            await nodes.until(lambda: nodes.count(3, received) > 10_000)
+            assert nodes.count(3, Counter.SNAPSHOT_TRANSFERS) == 1
+            (name,) = nodes.on_disk(3)
+            assert name.endswith(".receiving")
+            await nodes.stop(3)
+            assert nodes.on_disk(3) == []
+            # Nor does a sender that stops.
+            await nodes.start(3)
+            await nodes.until(lambda: nodes.count(3, received) > 10_000)
+            leader = nodes.leader()
+            assert leader is not None
+            await nodes.stop(leader.config.node.id)
+            assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+    run(main())
+
+
+def test_a_receiver_whose_disk_is_full_is_reported_and_gets_it_once_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(snapshot_courier, "RETRY_SECONDS", 0.05)
+
+    async def main() -> None:
+        async with Nodes(tmp_path) as nodes:
+            await nodes.start(1, 2)
+            await nodes.cut_logs()
+            await nodes.start(3)
+            disk = SnapshotDisk()
+            disk.is_full = True
+            nodes.running[3].services._snapshot_store._files = disk
+            unsent = Counter.SNAPSHOTS_UNSENT_TOTAL
+            await nodes.until(lambda: sum(nodes.count(n, unsent) for n in (1, 2)) >= 2)
+            assert "node 3 has not got the snapshot: failed" in caplog.text
+            assert "No space left on device" in caplog.text
+            # Nothing is left of it, and the group is where it was.
+            assert nodes.on_disk(3) == []
+            assert nodes.running[3].services.engine.replicas[1].node.commit == 0
+            disk.is_full = False
+            await nodes.until(lambda: nodes.keys() == {nodes.sequence})
+            assert len(nodes.hashes()) == 1
 
     run(main())

@@ -30,8 +30,18 @@ class Network:
 def cluster_behind_proxies(
     directory: Path, nodes: int = 3, *, shards: int = 1, groups: int = 3
 ) -> Iterator[tuple[Cluster, Network]]:
-    """Run a cluster and its network for the length of a with statement."""
-    cluster = Cluster(directory, nodes, shards=shards, groups=groups, peer_host=PROXY_HOST)
+    """Run a cluster and its network for the length of a with statement.
+
+    Its nodes give up a connection on which nothing comes after three seconds.
+    """
+    cluster = Cluster(
+        directory,
+        nodes,
+        shards=shards,
+        groups=groups,
+        extra={"peer": "idle_seconds = 3"},
+        peer_host=PROXY_HOST,
+    )
     with contextlib.ExitStack() as stack:
         network = Network(
             {

@@ -4,10 +4,20 @@ import random
 from functools import partial
 from pathlib import Path
 
+import redis
+
 from tests.cluster.kit import wait_for
 from tests.cluster.workload import Workload, connect, missing_writes
 from tests.faults.cluster import cluster_behind_proxies
 from tests.faults.proxy import CUT, Faults
+
+
+def reads_all(port: int, acknowledged: dict[str, str]) -> bool:
+    """Whether a node answers, and has every write; not answering is no failure."""
+    try:
+        return missing_writes(port, acknowledged) == []
+    except redis.RedisError:
+        return False
 
 
 def test_doubled_and_swapped_frames_count_nothing_twice_and_lose_nothing(tmp_path: Path) -> None:
@@ -15,7 +25,7 @@ def test_doubled_and_swapped_frames_count_nothing_twice_and_lose_nothing(tmp_pat
         for proxy in network:
             proxy.set(there=Faults(doubled=0.2, swapped=0.2))
         clients = [connect(node.client_port) for node in cluster]
-        for value in range(1, 101):
+        for value in range(1, 61):
             # Most of these go on to another node, in frames that come twice.
             for number, client in enumerate(clients):
                 assert client.incr(f"counter{number}") == value
@@ -23,7 +33,7 @@ def test_doubled_and_swapped_frames_count_nothing_twice_and_lose_nothing(tmp_pat
             client.close()
         with Workload([node.client_port for node in cluster], writers=4, pipeline=4) as workload:
             wait_for(lambda: workload.acknowledged_count > 500, "writes are acknowledged")
-        assert sum(proxy.counts["frames_doubled"] for proxy in network) > 100
+        assert sum(proxy.counts["frames_doubled"] for proxy in network) > 50
         assert sum(proxy.counts["frames_swapped"] for proxy in network) > 10
         assert workload.errors() == {}
         for node in cluster:
@@ -35,7 +45,7 @@ def test_writes_go_on_and_none_is_lost_while_connections_are_reset(tmp_path: Pat
     with cluster_behind_proxies(tmp_path) as (cluster, network):
         proxies = list(network)
         with Workload([node.client_port for node in cluster], writers=4) as workload:
-            for _ in range(25):
+            for _ in range(15):
                 count = workload.acknowledged_count
                 generator.choice(proxies).reset()
                 wait_for(partial(workload.has_more_than, count + 10), "writes go on")
@@ -57,6 +67,7 @@ def test_a_leader_that_is_cut_off_is_replaced_and_comes_back(tmp_path: Path) -> 
             count = workload.acknowledged_count
             wait_for(lambda: workload.has_more_than(count + 300), "the others go on")
         for proxy in network:
+            # What was cut stays cut, and no kernel knows: the nodes have to find out.
             proxy.heal()
-            proxy.reset()
-        assert missing_writes(cluster[leader].client_port, workload.acknowledged()) == []
+        port, acknowledged = cluster[leader].client_port, workload.acknowledged()
+        wait_for(lambda: reads_all(port, acknowledged), "the old leader is back")

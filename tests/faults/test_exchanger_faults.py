@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from rafter_transport import Channel, Limits
+from rafter_transport.handshake import PULSE_VERSION
 from tests.cluster.kit import wait_for
 from tests.faults.proxy import CUT, NO_FAULTS, STALLED, Faults, Proxy
 from tests.ports import free_ports
@@ -131,15 +132,18 @@ class Pair:
 
 
 @contextlib.asynccontextmanager
-async def pair(limits: Limits = FAULTY, *, is_framed: bool = False) -> AsyncIterator[Pair]:
+async def pair(
+    limits: Limits = FAULTY, *, is_framed: bool = False, version: int = 1
+) -> AsyncIterator[Pair]:
     """Start two shards with a proxy before each, and wait until both links are up."""
     port = free_ports(2)
     with (
         Proxy((HOST, port + 1), is_framed=is_framed) as proxy,
         Proxy((HOST, port), is_framed=is_framed) as back,
     ):
-        first = Peer(make_hello(1), {1: (HOST, port), 2: proxy.address}, limits=limits)
-        second = Peer(make_hello(2), {1: back.address, 2: (HOST, port + 1)}, limits=limits)
+        hellos = [make_hello(node, version_max=version) for node in (1, 2)]
+        first = Peer(hellos[0], {1: (HOST, port), 2: proxy.address}, limits=limits)
+        second = Peer(hellos[1], {1: back.address, 2: (HOST, port + 1)}, limits=limits)
         async with first, second:
             await first.until_up(2)
             await second.until_up(1)
@@ -233,6 +237,32 @@ def test_a_receiver_that_stalls_for_too_long_loses_its_link() -> None:
             two.check()
 
     run("uvloop", main())
+
+
+@every_loop
+@pytest.mark.parametrize(
+    ("there", "back"),
+    [(CUT, NO_FAULTS), (NO_FAULTS, CUT), (CUT, CUT), (STALLED, NO_FAULTS), (NO_FAULTS, STALLED)],
+)
+def test_a_link_on_which_nothing_comes_is_given_up_and_comes_back(
+    loop_kind: str, there: Faults, back: Faults
+) -> None:
+    async def main() -> None:
+        # The kernels at both ends find nothing wrong: the proxy acknowledges every byte.
+        async with pair(FAULTY._replace(idle_seconds=1.0), version=PULSE_VERSION) as two:
+            assert two.post(30) == 30
+            await two.until_arrived()
+            two.proxy.set(there=there, back=back)
+            two.post(30)
+            await two.until_downs(1)
+            assert two.post(1) == 0
+            two.proxy.heal()
+            await two.until_through()
+            two.check()
+            counters = [peer.exchanger.counters for peer in (two.first, two.second)]
+            assert sum(each.connections_idle_total for each in counters) >= 1
+
+    run(loop_kind, main())
 
 
 def test_a_broken_link_does_not_touch_the_other_direction() -> None:

@@ -18,7 +18,9 @@ CHANGES = st.lists(
 def take_all(deadlines: Deadlines, now_ms: int) -> list[tuple[int, bytes]]:
     taken = []
     while (number := deadlines.due_bucket(now_ms)) is not None:
-        taken.append((number, deadlines.take_first(number)))
+        first_key = deadlines.first_key(number)
+        assert deadlines.take_first(number) == first_key
+        taken.append((number, first_key))
     return taken
 
 
@@ -77,3 +79,11 @@ def test_clear_leaves_nothing_due() -> None:
     deadlines.clear()
     assert deadlines.due_bucket(10) is None
     assert len(deadlines) == 0
+
+
+def test_its_parts_are_all_that_grows_with_the_deadlines() -> None:
+    deadlines = Deadlines(4)
+    assert not any(deadlines.parts())
+    for number in range(4):
+        deadlines.set(number, b"k%d" % number, number)
+    assert [len(part) for part in deadlines.parts()] == [1] * 8

@@ -1,3 +1,6 @@
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -169,6 +172,78 @@ def test_frozen_keys_stay_as_they_were(changes: list[tuple[str, int]], read_befo
     assert (frozen.key_count, frozen.expires_count) == (30, 10)
 
 
+class ChangedMeanwhile(dict[bytes, Any]):
+    """A bucket that another thread changes right after a copy of it was made."""
+
+    change: Callable[[], object]
+
+    def copy(self) -> dict[bytes, Any]:
+        copied = dict(self)
+        self.change()
+        return copied
+
+
+@pytest.mark.parametrize("of_deadlines", [False, True], ids=["values", "deadlines"])
+@pytest.mark.parametrize("change", ["put", "add", "remove", "persist", "clear", "twice"])
+def test_a_change_while_a_bucket_is_read_makes_no_difference(
+    change: str, of_deadlines: bool
+) -> None:
+    keyspace = filled(3000)
+    keyspace.set_deadline(b"key:0", 50)
+    before = contents(keyspace)
+    number = xxh3_64_intdigest(b"key:0") & BUCKET_MASK
+    added = b"added:321"
+    assert xxh3_64_intdigest(added) & BUCKET_MASK == number
+
+    def act() -> None:
+        if change == "put":
+            keyspace.put(b"key:0", b"changed")
+        elif change == "add":
+            keyspace.put(added, b"added")
+        elif change == "remove":
+            keyspace.remove(b"key:0")
+        elif change == "persist":
+            keyspace.clear_deadline(b"key:0")
+        else:
+            keyspace.clear()
+            keyspace.put(b"key:0", b"after that")
+            if change == "twice":
+                keyspace.clear()
+
+    frozen = keyspace.freeze()
+    where: list[Any] = keyspace.deadlines.by_bucket if of_deadlines else keyspace.buckets
+    where[number] = bucket = ChangedMeanwhile(where[number])
+    bucket.change = act
+    values, deadlines = frozen.bucket(number)
+    read = {key: (value, deadlines.get(key)) for key, value in values.items()}
+    of_bucket = [key for key in before if xxh3_64_intdigest(key) & BUCKET_MASK == number]
+    assert read == {key: before[key] for key in of_bucket}
+
+
+def test_each_bucket_of_frozen_keys_is_read_once() -> None:
+    frozen = filled(3).freeze()
+    frozen.bucket(7)
+    with pytest.raises(RuntimeError, match="were read"):
+        frozen.bucket(7)
+    frozen.bucket(8)
+
+
+def test_frozen_keys_hold_on_to_nothing_that_was_read_or_given_up() -> None:
+    keyspace = filled(3000)
+    frozen = keyspace.freeze()
+    frozen.bucket(640)
+    keyspace.put(b"key:0", b"of bucket 640")
+    assert not any(frozen._originals)
+    keyspace.put(b"key:1", b"of another")
+    assert sum(map(len, filter(None, frozen._originals))) == 1
+    keyspace.clear()
+    keyspace.put(b"key:2", b"behind the removal of all")
+    assert sum(map(len, filter(None, frozen._originals))) == 1
+    frozen.close()
+    assert not any(frozen._originals)
+    assert frozen._cleared is None
+
+
 def test_frozen_keys_given_up_for_later_ones_refuse_to_be_read() -> None:
     keyspace = filled(3)
     first = keyspace.freeze()
@@ -179,3 +254,16 @@ def test_frozen_keys_given_up_for_later_ones_refuse_to_be_read() -> None:
         first.bucket(0)
     second.close()
     assert keyspace.frozen is None
+
+
+def test_a_key_space_that_is_let_go_of_gives_up_what_is_frozen_and_stays_readable() -> None:
+    keyspace = filled(3000)
+    keyspace.set_deadline(b"key:0", 50)
+    frozen = keyspace.freeze()
+    expected = contents(keyspace)
+    parts = keyspace.release()
+    with pytest.raises(RuntimeError, match="given up"):
+        frozen.bucket(0)
+    while parts:
+        parts.pop()
+    assert contents(keyspace) == expected

@@ -1,5 +1,6 @@
 """The state machine as a replica runs it: the same log, the same state, however it came by it."""
 
+import threading
 from collections.abc import Sequence
 from typing import cast
 
@@ -206,6 +207,45 @@ def test_an_image_given_up_half_way_costs_no_more_copies() -> None:
     chunks.close()
     with pytest.raises(RuntimeError, match="closed"):
         list(machine.save_snapshot(prepared))
+
+
+def test_an_image_ends_in_an_error_when_the_state_is_replaced_meanwhile() -> None:
+    """It went on with what was left of the old state, and was short of keys without a word.
+
+    Images and recoveries were tested one after the other.
+    """
+    machine, log = KeyValueMachine(), Log()
+    write(machine, log, 1, *[b"SET k%d v" % number for number in range(3000)])
+    other = KeyValueMachine()
+    write(other, Log(), 1, b"SET other v")
+    for number in range(3):
+        write(machine, log, 1, b"SET big%d " % number + b"v" * 300_000)
+    chunks = machine.save_snapshot(machine.prepare_snapshot())
+    next(chunks)
+    machine.recover_from_snapshot([image(other)])
+    with pytest.raises(RuntimeError, match="given up"):
+        list(chunks)
+    assert machine.hash() == other.hash()
+    assert read(machine, 2, b"GET other") == [b"v"]
+
+
+def test_a_state_may_be_replaced_on_another_thread_while_it_is_looked_at() -> None:
+    machine, log = KeyValueMachine(), Log()
+    write(machine, log, 1, *[b"SET k%d v PX 1000" % number for number in range(3000)])
+    whole = image(machine)
+    seen: set[tuple[int, int]] = set()
+
+    def recover() -> None:
+        for _ in range(10):
+            machine.recover_from_snapshot([whole])
+
+    thread = threading.Thread(target=recover)
+    thread.start()
+    while thread.is_alive():
+        seen.add((machine.key_count, machine.expires_count))
+        assert read(machine, 2, b"GET k7", b"EXISTS k8") == [b"v", 1]
+    thread.join()
+    assert seen == {(3000, 3000)}
 
 
 def test_a_bad_image_leaves_the_state_as_it_was() -> None:

@@ -1,5 +1,7 @@
 """Images: whole or refused, whatever happens to their bytes, and readable for good."""
 
+from typing import Any
+
 import msgpack
 import pytest
 from hypothesis import given, settings
@@ -26,6 +28,9 @@ FIXTURE_VERSION_1 = (
     "e2673a52e8d799920293c4056b65793a30c40576616c7565c0140000000000000002d9ce3d95dcdd68920293"
     "c4056b65793a31c40576616c7565cd1388050000000000000012ca1e861a44b8d89403020301"
 )
+
+HEADER = [FrameKind.HEADER, "rafter-kv", FORMAT_VERSION, 99]
+END = [FrameKind.END, 0, 0, 0]
 
 
 def state() -> tuple[KeySpace, Sessions]:
@@ -101,6 +106,67 @@ def test_chunks_are_bounded_even_for_large_values() -> None:
     assert reader.keyspace.key_count == 51
 
 
+@pytest.mark.parametrize("deadline_ms", [None, 5000])
+@pytest.mark.parametrize("size", [CHUNK_BYTES + 1, 3 * CHUNK_BYTES, 3 * CHUNK_BYTES + 7])
+def test_a_large_value_has_a_frame_like_any_other(size: int, deadline_ms: int | None) -> None:
+    value = bytes(range(251)) * (size // 251) + bytes(size % 251)
+    keyspace = KeySpace()
+    keyspace.put(b"large", value)
+    if deadline_ms is not None:
+        keyspace.set_deadline(b"large", deadline_ms)
+    expected = frames(
+        HEADER,
+        [FrameKind.KEYS, [b"large", value, deadline_ms]],
+        [FrameKind.END, 0, 1, 0 if deadline_ms is None else 1],
+    )
+    assert image(keyspace, Sessions()) == expected
+
+
+@pytest.mark.parametrize("piece_bytes", [1000, CHUNK_BYTES - 1, CHUNK_BYTES, 1 << 30])
+@pytest.mark.parametrize(
+    "items",
+    [
+        [b"k", b"v" * (2 * CHUNK_BYTES), None],
+        [b"k", b"v" * (2 * CHUNK_BYTES), 5000],
+        [b"a", b"b", None, b"k", b"v" * (2 * CHUNK_BYTES), 5000],
+        [b"k" * (2 * CHUNK_BYTES), b"v" * (2 * CHUNK_BYTES), None],
+        [b"k" * (2 * CHUNK_BYTES), b"v", None],
+        [b"k", b"v" * (2 * CHUNK_BYTES), None, b"c", b"d", None],
+    ],
+)
+def test_a_large_frame_is_read_whatever_is_in_it(items: list[Any], piece_bytes: int) -> None:
+    keys = items[::3]
+    expires = sum(deadline is not None for deadline in items[2::3])
+    whole = frames(HEADER, [FrameKind.KEYS, items], [FrameKind.END, 0, len(keys), expires])
+    reader = ImageReader()
+    reader.read(whole[start : start + piece_bytes] for start in range(0, len(whole), piece_bytes))
+    for key, value, deadline_ms in zip(keys, items[1::3], items[2::3], strict=True):
+        assert reader.keyspace.get(key, 0) == value
+        assert reader.keyspace.deadline_ms(key) == deadline_ms
+
+
+LARGE = b"\x92\x02\x93" + msgpack.packb(b"k") + b"\xc6"
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (LARGE + b"\xff" * 4 + bytes(2 * CHUNK_BYTES), "malformed"),
+        (LARGE + (2 * CHUNK_BYTES).to_bytes(4) + bytes(2 * CHUNK_BYTES), "malformed"),
+        (LARGE + (2 * CHUNK_BYTES).to_bytes(4) + bytes(2 * CHUNK_BYTES) + b"\xc0\xc0", "malformed"),
+        (b"\x92\x02\x93\x01\xc6" + (1 << 19).to_bytes(4) + bytes(1 << 19) + b"\xc0", "are bytes"),
+        (b"\x92\x02\x93" + b"\xc5\xff\xff" + b"k" * (2 * CHUNK_BYTES), "malformed"),
+        (b"\x05" * (2 * CHUNK_BYTES + 1), "malformed"),
+    ],
+)
+def test_a_large_frame_that_makes_no_sense_is_refused(body: bytes, message: str) -> None:
+    first = frames(HEADER)
+    checksum = xxh3_64_intdigest(body, seed=1).to_bytes(8, "little")
+    frame = len(body).to_bytes(8, "little") + checksum + body
+    with pytest.raises(SnapshotError, match=message):
+        ImageReader().read([first, frame])
+
+
 @settings(max_examples=200)
 @given(st.data())
 def test_a_damaged_image_is_refused(data: st.DataObject) -> None:
@@ -119,10 +185,6 @@ def test_a_damaged_image_is_refused(data: st.DataObject) -> None:
         damaged = whole[: at + 1] + whole[at:]
     with pytest.raises(SnapshotError):
         ImageReader().read([damaged])
-
-
-HEADER = [FrameKind.HEADER, "rafter-kv", FORMAT_VERSION, 99]
-END = [FrameKind.END, 0, 0, 0]
 
 
 @pytest.mark.parametrize(

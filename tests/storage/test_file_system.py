@@ -3,7 +3,10 @@
 import errno
 import mmap
 import os
+import random
+from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +22,8 @@ from rafter_storage.file_system import (
     write_exactly,
 )
 from tests.storage.fake_file_system import FakeFileSystem
+from tests.storage.support import open_manager
+from tests.storage.verification_support import fill_small_log
 
 NEW = os.O_RDWR | os.O_CREAT
 
@@ -505,3 +510,19 @@ def test_short_reads_are_continued_up_to_the_end_of_the_file() -> None:
     files.short_read_bytes = 3
     assert read_exactly(files, descriptor, 7, 1) == b"bcdefgh"
     assert read_exactly(files, descriptor, 100, 4) == b"efghij"
+
+
+# ---- a whole log -------------------------------------------------------------------------------
+
+
+def test_a_log_is_the_same_bytes_on_both(tmp_path: Path) -> None:
+    fake = FakeFileSystem()
+    images = []
+    for volume in (Volume(RealFileSystem(), tmp_path), Volume(fake, fake.base)):
+        draw = partial(random.Random(1).getrandbits, 62)
+        fill_small_log(open_manager(volume.base, volume.files, draw=draw))
+        names = volume.files.names(volume.base / "wal")
+        images.append({name: volume.read(f"wal/{name}") for name in names})
+    real, faked = images
+    assert real == faked
+    assert Counter(Path(name).suffix for name in real) == {".log": 3, ".index": 2, ".free": 1}

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rafter_core.entries import HardState
 from rafter_core.membership import Membership
+from rafter_core.snapshot import Snapshot
 from rafter_storage.data_directory import DataDirectory
 from rafter_storage.file_system import REAL_FILE_SYSTEM
 from rafter_storage.group_metadata import GroupMetadata
@@ -17,8 +18,10 @@ from rafter_storage.index_dump import dump_path, load_dump
 from rafter_storage.scan import scan_sealed
 from rafter_storage.segment import SegmentHeader, decode_header, segment_path
 from rafter_storage.segment_index import SegmentIndex
+from rafter_storage.snapshot_reader import verify_directory
 from tests.storage.histories import said_by
 from tests.storage.support import all_entries, append, entries, entry, log_of, open_manager
+from tests.storage.verification_support import JOINT
 
 FIXTURES = Path(__file__).parent / "fixtures"
 SEQUENCE = 7
@@ -93,3 +96,16 @@ def test_identity_of_format_2_is_read(tmp_path: Path) -> None:
     )
     directory.release()
     assert found == identity._replace(incarnation=0x0123456789ABCDEF, layout=7, shards=3)
+
+
+def test_snapshot_of_format_1_is_read(tmp_path: Path) -> None:
+    shutil.copyfile(FIXTURES / "format_1.manifest", tmp_path / "manifest")
+    (tmp_path / "state").write_bytes(bytes(range(40)))
+    (tmp_path / "empty").touch()
+    report = verify_directory(REAL_FILE_SYSTEM, tmp_path, group=7, index=41)
+    assert report.faults == ()
+    manifest = report.manifest
+    assert manifest is not None
+    assert (manifest.snapshot, manifest.membership_index) == (Snapshot(41, 6, JOINT), 40)
+    assert manifest.is_imported
+    assert [file[:3] for file in manifest.files] == [("state", 40, 16), ("empty", 0, 16)]

@@ -234,6 +234,18 @@ def test_founding_members_hold_until_a_configuration_is_recorded() -> None:
     manager.close()
 
 
+def test_who_knows_the_configuration_better_than_the_log_says_so() -> None:
+    """A snapshot does, that is durable while its record is not."""
+    files = FakeFileSystem()
+    manager = open_manager(files.base, files)
+    append(manager, 1, entries(1, 5), HardState(1, 1, 5))
+    assert manager.group_log(1, MEMBERSHIP, 4, THIRD).initial_state()[1] == THIRD
+    change(manager, GroupChange(1, membership=(3, OTHER)))
+    assert manager.group_log(1, MEMBERSHIP, 4, THIRD).initial_state()[1] == THIRD
+    assert manager.group_log(1, MEMBERSHIP, 4, None).initial_state()[1] == OTHER
+    manager.close()
+
+
 @pytest.mark.parametrize("has_dump", [False, True])
 def test_installed_snapshot_voids_the_log_for_good(has_dump: bool) -> None:
     files = FakeFileSystem()

@@ -111,6 +111,21 @@ def test_retention_keeps_two_and_the_log_back_to_the_older_one() -> None:
     ]
 
 
+def test_the_oldest_snapshot_that_is_read_is_known() -> None:
+    _, store = store_with()
+    first, second = take(store, 10), take(store, 20)
+    assert store.oldest_read_index(GROUP) is None
+    readers = [store.read(info) for info in (second, first, first)]
+    assert store.oldest_read_index(GROUP) == 10
+    assert store.oldest_read_index(GROUP + 1) is None
+    readers[1].close()
+    assert store.oldest_read_index(GROUP) == 10
+    readers[2].close()
+    assert store.oldest_read_index(GROUP) == 20
+    readers[0].close()
+    assert store.oldest_read_index(GROUP) is None
+
+
 @pytest.mark.parametrize("retained", [1, 2, 3])
 def test_newest_is_always_kept(retained: int) -> None:
     files = FakeFileSystem()

@@ -116,7 +116,12 @@ def flipped(path: Path, offset: int) -> Iterator[None]:
 def make_small_log(directory: Path) -> None:
     """Three segments, the first two with an index: each kind of record, closed in order."""
     directory.mkdir(exist_ok=True)
-    manager = open_manager(directory, spares_max=0)
+    fill_small_log(open_manager(directory, spares_max=0))
+    assert len(segment_files(directory)) == 3
+
+
+def fill_small_log(manager: SegmentManager) -> None:
+    """Write what `make_small_log` is to hold, and close the log."""
     write(manager, GroupWrite(1, HardState(1, 1, 0), entries(1, 3)))
     write(manager, GroupWrite(2, HardState(1, 2, 0), entries(1, 2)))
     write(manager, GroupWrite(1, HardState(2, 3, 2), [entry(3, 2), entry(4, 2)]))
@@ -133,7 +138,6 @@ def make_small_log(directory: Path) -> None:
     write(manager, GroupWrite(1, HardState(2, 3, 6), []))
     do_chores(manager)
     manager.close()
-    assert len(segment_files(directory)) == 3
 
 
 class Workload:

@@ -13,6 +13,7 @@ from rafter_transport.express_ends import Opened, Run, SinkError, SourceError
 from rafter_transport.express_limits import ExpressLimits
 from rafter_transport.handshake import Hello, Lane
 from rafter_transport.listener import Listener
+from rafter_transport.tls import PeerTls
 from tests.transport.support import HOST, QUICK, addresses, make_hello
 
 QUICK_EXPRESS = ExpressLimits(
@@ -143,6 +144,7 @@ class Station:
         limits: ExpressLimits = QUICK_EXPRESS,
         link_limits: Limits = QUICK,
         open_sink: Callable[[int, bytes], Any] | None = None,
+        tls: PeerTls | None = None,
     ) -> None:
         loop = asyncio.get_running_loop()
         self.hello: Hello = make_hello(node, version_max=2)
@@ -161,6 +163,7 @@ class Station:
             on_received=self._on_received,
             loop=loop,
             generator=random.Random(node),
+            tls=tls,
         )
         self.listener = Listener(
             hello=self.hello,
@@ -170,6 +173,7 @@ class Station:
             receive=lambda *_: None,
             on_hello=lambda _: None,
             loop=loop,
+            tls=tls,
         )
         self.listener.lanes[Lane.EXPRESS] = self.express.open_lane
         self.port = nodes[node][1]

@@ -64,6 +64,15 @@ def run(loop_kind: str, main: Coroutine[Any, Any, Result]) -> Result:
         return runner.run(bounded())
 
 
+async def eventually(predicate: Callable[[], bool]) -> None:
+    """Wait for what nobody tells of: looked at in each turn of the loop."""
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while True:
+            if predicate():
+                return
+            await asyncio.sleep(0)
+
+
 class Recorder:
     """Records what an exchanger delivers, and lets a test wait until it has seen enough."""
 

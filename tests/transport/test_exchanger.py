@@ -11,13 +11,21 @@ from rafter_core.errors import DecodeError
 from rafter_transport import (
     Channel,
     Exchanger,
-    Hello,
     Limits,
     NodeInfo,
     PayloadError,
     Registry,
 )
-from rafter_transport.handshake import HandshakeError, encode_accepted
+from rafter_transport.handshake import (
+    LANE_VERSION,
+    HandshakeError,
+    Hello,
+    Lane,
+    decode_answer,
+    encode_accepted,
+    encode_hello,
+)
+from rafter_transport.link import SocketLink
 from rafter_transport.ring_pair import ShardEnd, is_supported, make_ring_pair
 from tests.ports import free_ports
 from tests.transport.support import (
@@ -553,6 +561,50 @@ def test_close_is_bounded_when_the_peer_does_not_read(loop_kind: str) -> None:
         await server.close()
 
     run(loop_kind, main())
+
+
+@every_loop
+def test_a_lane_is_served_on_the_same_port_beside_the_links(loop_kind: str) -> None:
+    async def main() -> None:
+        nodes = addresses(1, 2)
+        opened: list[Hello] = []
+        first = Peer(make_hello(1, version_max=LANE_VERSION), nodes)
+
+        def open_lane(link: SocketLink, hello: Hello) -> LaneUser:
+            opened.append(hello)
+            return LaneUser(link)
+
+        first.exchanger.serve_lane(Lane.EXPRESS, open_lane)
+        async with first, Peer(make_hello(2), nodes) as second:
+            await first.until_up(2)
+            hello = make_hello(2, version_max=LANE_VERSION, lane=Lane.EXPRESS)
+            raw = await RawPeer.dial(first.port)
+            raw.write(encode_hello(hello))
+            assert decode_answer(await raw.read()).node_id == 1
+            assert [each.lane for each in opened] == [Lane.EXPRESS]
+            raw.write(b"over the lane")
+            assert await raw.read() == b"over the lane"
+            # The links are as they were: a lane is none of them.
+            second.send(1, 0, Channel.RAFT, 1)
+            await first.recorder.until(lambda: first.recorder.of(Channel.RAFT) == [1])
+            await raw.close()
+
+    run(loop_kind, main())
+
+
+class LaneUser:
+    """Sends back what comes."""
+
+    frame_bytes_max = 1000
+
+    def __init__(self, link: SocketLink) -> None:
+        self.link = link
+
+    def received(self, payload: bytes) -> None:
+        self.link.send(payload)
+
+    def lost(self, link: SocketLink) -> None:
+        assert link is self.link
 
 
 @every_loop

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +20,7 @@ from tests.transport.express_support import (
     two_nodes,
 )
 from tests.transport.support import RawPeer, every_loop, make_hello, run
+from tests.transport.tls_support import Authority
 
 GROUP = 7
 
@@ -46,6 +48,39 @@ def test_a_snapshot_of_any_length_arrives_whole(
             assert receiver.store.in_use == 0
 
     run(loop_kind, main())
+
+
+@every_loop
+def test_a_snapshot_travels_over_tls_and_not_to_who_has_none(
+    loop_kind: str, tmp_path: Path
+) -> None:
+    authority = Authority(tmp_path)
+
+    async def main() -> None:
+        nodes = two_nodes()
+        chunks = chunks_of(30)
+        sender = Station(1, nodes, tls=authority.tls(1))
+        async with sender, Station(2, nodes, tls=authority.tls(2)) as receiver:
+            assert sender.express.send(2, 0, GROUP, b"install", MemorySource(chunks))
+            await sender.until(lambda: sender.sent != [])
+            assert sender.sent == [(GROUP, 2, True, "")]
+            assert receiver.received == [(GROUP, 1, b"install")]
+            assert receiver.store.whole == {manifest_for(chunks): chunks}
+
+    async def refused() -> None:
+        nodes = two_nodes()
+        limits = QUICK_EXPRESS._replace(tries_max=2)
+        sender = Station(1, nodes, limits=limits)
+        async with sender, Station(2, nodes, tls=authority.tls(2)) as receiver:
+            assert sender.express.send(2, 0, GROUP, b"install", MemorySource(chunks_of(3)))
+            await sender.until(lambda: sender.sent != [])
+            (end,) = sender.sent
+            assert end[2] is False
+            assert end[3].startswith("peer gone")
+            assert receiver.received == []
+
+    run(loop_kind, main())
+    run(loop_kind, refused())
 
 
 @every_loop

@@ -29,8 +29,8 @@ def chunk(number: int, length: int = 10) -> Chunk:
     return make_chunk(5, number, bytes([number]) * length)
 
 
-def machine_of() -> ReceiveMachine:
-    return ReceiveMachine(2, 1, LIMITS, 0)
+def machine_of(window_bytes: int = 40) -> ReceiveMachine:
+    return ReceiveMachine(2, 1, LIMITS._replace(window_bytes=window_bytes), 0)
 
 
 def receiving(next_chunk: int = 0) -> ReceiveMachine:
@@ -47,16 +47,16 @@ def task_of(machine: ReceiveMachine) -> Task:
 
 
 def test_a_transfer_from_offer_to_done() -> None:
-    machine = machine_of()
+    machine = machine_of(window_bytes=80)
     assert task_of(machine) is Task.NOTHING
     assert machine.receive(OFFER, 0) is None
     assert task_of(machine) is Task.BEGIN
     machine.begin()
     assert task_of(machine) is Task.NOTHING, "it is under way"
-    assert machine.begun(0, 6, 10, 0) == Accept(5, 0, 4)
+    assert machine.begun(0, 6, 10, 0) == Accept(5, 0, 8)
     for number in range(4):
         assert machine.receive(chunk(number), 0) is None
-    assert [taken.number for taken in machine.take()] == [0, 1], "half a window"
+    assert [taken.number for taken in machine.take()] == [0, 1], "a quarter window"
     assert task_of(machine) is Task.NOTHING
     assert machine.wrote(2, 0) == Ack(5, 2)
     machine.receive(chunk(4), 0)

@@ -11,8 +11,8 @@ def test_the_defaults_are_valid() -> None:
 
 @pytest.mark.parametrize(
     ("name", "lowest"),
-    [("frame_bytes_max", 4096), ("pending_bytes_max", 16 << 20), ("connections_max", 1),
-     ("handshaking_max", 1), ("reconnect_factor", 1)],
+    [("frame_bytes_max", 4096), ("pending_bytes_max", 16 << 20), ("node_bytes_max", 64 << 20),
+     ("connections_max", 1), ("handshaking_max", 1), ("reconnect_factor", 1)],
 )  # fmt: skip
 def test_a_limit_is_refused_below_its_lowest_value(name: str, lowest: int) -> None:
     Limits()._replace(**{name: lowest}).validate()
@@ -27,7 +27,7 @@ def test_no_time_may_be_zero(name: str) -> None:
 
 
 def test_a_frame_must_have_a_length_that_its_header_can_hold() -> None:
-    huge = Limits(pending_bytes_max=1 << 40)
+    huge = Limits(pending_bytes_max=1 << 40, node_bytes_max=1 << 40)
     huge._replace(frame_bytes_max=(1 << 32) - 1).validate()
     with pytest.raises(ValueError, match="frame_bytes_max = 4294967296"):
         huge._replace(frame_bytes_max=1 << 32).validate()

@@ -2,9 +2,14 @@
 
 import asyncio
 import socket
+from collections import Counter
+
+import pytest
 
 from rafter_transport import FrameError, SocketLink
-from tests.transport.support import RawPeer, every_loop, run
+from rafter_transport import link as link_module
+from rafter_transport.framing import frame_header
+from tests.transport.support import HOST, RawPeer, every_loop, run
 
 
 class Pair:
@@ -137,5 +142,46 @@ def test_a_link_closed_before_its_socket_is_made_shuts_it(loop_kind: str) -> Non
         peer = RawPeer(*await asyncio.open_connection(sock=theirs))
         assert await peer.reader.read() == b""
         await peer.close()
+
+    run(loop_kind, main())
+
+
+@every_loop
+def test_other_callbacks_have_their_turn_while_a_link_reads(
+    loop_kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without it uvloop reads on for as long as there is something, up to 32 times."""
+    monkeypatch.setattr(link_module, "TURN_SECONDS", 0.0)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        turns: list[int] = []
+        turn = 0
+
+        def next_turn() -> None:
+            nonlocal turn
+            turn += 1
+            loop.call_soon(next_turn)
+
+        with socket.create_server((HOST, 0)) as server:
+            theirs = socket.create_connection(server.getsockname())
+            ours, _ = server.accept()
+        # More waits than what one read brings.
+        frame = frame_header(1000) + bytes(1000)
+        theirs.setblocking(False)
+        sent = bytearray(frame * 4000)
+        del sent[: theirs.send(sent)]
+        link = SocketLink(
+            1000, on_frame=lambda _: turns.append(turn), on_lost=lambda _: None, loop=loop
+        )
+        ours.setblocking(False)
+        next_turn()
+        await loop.connect_accepted_socket(lambda: link, ours)
+        await loop.sock_sendall(theirs, sent)
+        theirs.close()
+        await link.lost
+        assert len(turns) == 4000
+        # One read of uvloop brings 256,000 bytes, one of asyncio 256 KiB.
+        assert max(Counter(turns).values()) <= 262
 
     run(loop_kind, main())

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rafter_transport import Channel, Counters
-from rafter_transport.outbox import Outbox
+from rafter_transport.outbox import NodeOutboxes, Outbox
 from rafter_transport.payload import pack_item, unpack_payload
 from rafter_transport.peer_counters import PeerCounters
 
@@ -78,3 +78,27 @@ def test_a_cleared_outbox_sends_nothing() -> None:
     assert link.sent == []
     link.pending_bytes = 7
     assert outbox.pending_bytes == 7
+
+
+@given(
+    st.integers(1, 300),
+    st.lists(st.tuples(st.integers(0, 2), st.integers(0, 120), st.integers(0, 40)), max_size=60),
+)
+def test_all_shards_of_a_node_together_keep_to_their_bound_and_use_it(
+    bytes_max: int, steps: list[tuple[int, int, int]]
+) -> None:
+    links = [RecordingLink() for _ in range(3)]
+    outboxes = [Outbox(link, 1000, Counters(), PeerCounters()) for link in links]
+    together = NodeOutboxes(bytes_max)
+    together.outboxes.update(outboxes)
+    for which, size, leaving in steps:
+        waiting = sum(outbox.pending_bytes for outbox in outboxes)
+        packed = bytes(size)
+        assert together.take(size) == (waiting + size <= bytes_max)
+        if waiting + size <= bytes_max:
+            outboxes[which].add(Channel.RAFT, packed)
+        # Some of it leaves: into the socket, and from there.
+        link, outbox = links[leaving % 3], outboxes[leaving % 3]
+        link.pending_bytes += outbox.queued_bytes
+        outbox.clear()
+        link.pending_bytes = max(0, link.pending_bytes - leaving)
