@@ -37,6 +37,7 @@ from rafter_transport import Hello, Limits, Registry
 from rafter_transport.counters import Counters
 from rafter_transport.express import Express
 from rafter_transport.express_limits import ExpressLimits
+from rafter_transport.express_sender import Outcome
 from rafter_transport.handshake import LANE_VERSION, Lane
 from rafter_transport.listener import Listener
 from rafterd.express_files import ExpressFiles
@@ -115,7 +116,7 @@ class _End:
         self.store = _open_store(base)
         self.files = ExpressFiles(self.store)
         self.first_received: asyncio.Future[None] = loop.create_future()
-        self._outcome: asyncio.Future[tuple[bool, str]] = loop.create_future()
+        self._outcome: asyncio.Future[Outcome] = loop.create_future()
         self.registry = Registry(node, {1: (HOST, 1), 2: (HOST, port_of_receiver)})
         self.hello = Hello(
             version_min=1, version_max=LANE_VERSION, cluster_id=1, node_id=node, incarnation=node,
@@ -127,7 +128,7 @@ class _End:
             limits=ExpressLimits(),
             link_limits=Limits(),
             open_sink=self.files.sink,
-            on_sent=lambda _group, _node, *outcome: self._outcome.set_result(outcome),
+            on_sent=lambda _group, _node, outcome: self._outcome.set_result(outcome),
             on_received=self._received,
             loop=loop,
         )
@@ -138,9 +139,9 @@ class _End:
         assert newest is not None
         self._outcome = asyncio.get_running_loop().create_future()
         assert self.express.send(2, 0, group, b"message", self.files.source(newest))
-        is_ok, reason = await self._outcome
-        if not is_ok:
-            raise RuntimeError(f"the transfer failed: {reason}")
+        outcome = await self._outcome
+        if outcome.reason:
+            raise RuntimeError(f"the transfer failed: {outcome.reason}")
 
     def _received(self, group: int, _node: int, _message: bytes) -> None:
         if group == FIRST_GROUP:

@@ -29,7 +29,7 @@ __all__ = ["Express", "Transfer"]
 
 _LANES_PER_RECEIVE = 4
 
-OnSent = Callable[[int, int, bool, str], None]
+OnSent = Callable[[int, int, Outcome], None]
 OnReceived = Callable[[int, int, bytes], None]
 OpenSink = Callable[[int, bytes], Sink]
 
@@ -50,7 +50,7 @@ class Express:
     `open_sink(group, manifest)` makes the sink of an offer, or raises SinkError to refuse it: for a
     group that is not this shard's. `on_received(group, sender's node, message)` is called when a
     snapshot is verified, durable and in use; it comes again if the sender did not learn of that.
-    `on_sent(group, node, is_ok, reason)` is called exactly once for each `send` that returned
+    `on_sent(group, node, outcome)` is called exactly once for each `send` that returned
     True. Neither is called from within `send`.
     """
 
@@ -284,7 +284,7 @@ class Express:
         if self._sendings.get(sending.key) is sending:
             del self._sendings[sending.key]
         self.counters.add(f"sends_{_name(outcome.ending)}")
-        self._on_sent(*sending.key, outcome.ending is Ending.FINISHED, outcome.reason)
+        self._on_sent(*sending.key, outcome)
 
     def _left(self, sending: Sending) -> None:
         """Give the place of a transfer to the next one."""

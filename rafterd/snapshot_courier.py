@@ -26,6 +26,7 @@ from rafter_storage.snapshot_reader import SnapshotInfo, SnapshotReader
 from rafter_storage.snapshot_store import SnapshotStore
 from rafter_transport.express import Transfer
 from rafter_transport.express_ends import Run, Sink, SinkError, Source
+from rafter_transport.express_sender import Ending, Outcome
 from rafter_transport.payload import PayloadError, pack_item, unpack
 from rafterd.engine import Engine
 from rafterd.express_files import ExpressFiles
@@ -40,8 +41,8 @@ __all__ = ["SnapshotCourier", "place_of", "set_aside"]
 logger = logging.getLogger(__name__)
 
 RETRY_SECONDS = 3.0
-"""How long a node is sent nothing of a group after a transfer of it has failed. Raft asks again
-with every heartbeat, and what has failed may fail after many bytes: a full disk above all."""
+"""How long a node is sent nothing of a group that has not taken its snapshot. Raft asks again with
+every heartbeat, and what has failed may fail again after many bytes: a full disk above all."""
 
 CLOSE_SECONDS = 1.0
 
@@ -134,17 +135,23 @@ class SnapshotCourier:
         found = [info for info in self._store.snapshots(group) if info.index <= index]
         return found[-1] if found else None
 
-    def sent(self, group: int, node: int, is_ok: bool, reason: str) -> None:
+    def sent(self, group: int, node: int, outcome: Outcome) -> None:
         """Take note of how a transfer has ended; express calls it once for each."""
-        self._terms.pop((group, node), None)
+        key = group, node
+        is_ok = outcome.ending is Ending.FINISHED
+        self._terms.pop(key, None)
+        self._retry_at_seconds.pop(key, None)
         if is_ok:
-            self._retry_at_seconds.pop((group, node), None)
             self._counters[Counter.SNAPSHOTS_SENT_TOTAL] += 1
             logger.info("group %d: node %d has the snapshot", group, node)
         else:
-            self._retry_at_seconds[group, node] = self._now_seconds() + RETRY_SECONDS
+            if outcome.ending is not Ending.PEER_GONE:
+                # One that has gone is not asked for before it is heard again.
+                self._retry_at_seconds[key] = self._now_seconds() + RETRY_SECONDS
             self._counters[Counter.SNAPSHOTS_UNSENT_TOTAL] += 1
-            logger.warning("group %d: node %d has not got the snapshot: %s", group, node, reason)
+            logger.warning(
+                "group %d: node %d has not got the snapshot: %s", group, node, outcome.reason
+            )
         self._report(group, node, is_ok)
 
     def _report(self, group: int, node: int, is_ok: bool) -> None:

@@ -230,7 +230,7 @@ def paced(chunks: Iterator[bytes]) -> Iterator[bytes]:
     """Yield chunks, and after each one rest as long as it took, to be made and to be used.
 
     For the threads beside the event loop: while one of them is busy, each turn of the loop may wait
-    for the interpreter as long as its switch interval, 5 ms.
+    for the interpreter as long as its switch interval.
     """
     busy_since = time.perf_counter()
     for chunk in chunks:

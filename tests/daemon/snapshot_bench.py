@@ -17,6 +17,7 @@ from rafter_storage.snapshot_reader import SnapshotInfo
 from rafter_storage.snapshot_store import SnapshotStore
 from rafter_transport.express import Transfer
 from rafter_transport.express_ends import Source
+from rafter_transport.express_sender import Ending, Outcome
 from rafter_transport.payload import pack_item
 from rafterd.config_schema import SnapshotSection
 from rafterd.express_files import ExpressFiles
@@ -28,6 +29,7 @@ from tests.daemon.engine_bench import MEMBERS, EngineBench, Journal, turns, unti
 
 Result = TypeVar("Result")
 CHUNK_BYTES = 64
+FINISHED = Outcome(Ending.FINISHED, "")
 LIMITS = SnapshotSection(log_bytes=1024, log_entries=1_000_000)
 
 
@@ -58,7 +60,7 @@ class SnapshotDisk(RealFileSystem):
 class FakeExpress:
     """The courier's `Sender`: transfers go on until the test ends them."""
 
-    def __init__(self, on_sent: Callable[[int, int, bool, str], None]) -> None:
+    def __init__(self, on_sent: Callable[[int, int, Outcome], None]) -> None:
         self.on_sent = on_sent
         self.is_refusing = False
         self.sources: dict[tuple[int, int], Source] = {}
@@ -76,7 +78,7 @@ class FakeExpress:
     def cancel(self, group: int, node: int) -> bool:
         if (group, node) not in self.sources:
             return False
-        self.end(group, node, "cancelled: by the sender")
+        self.end(group, node, Outcome(Ending.CANCELLED, "by the sender"))
         return True
 
     def cancel_receive(self, group: int) -> bool:
@@ -86,10 +88,10 @@ class FakeExpress:
         sent = [Transfer(group, node, True, 0, 1) for group, node in self.sources]
         return sent + [Transfer(*pair, False, 0, 1) for pair in self.receiving.items()]
 
-    def end(self, group: int = 1, node: int = 2, reason: str = "") -> None:
-        """End a transfer; without a reason it has succeeded."""
+    def end(self, group: int = 1, node: int = 2, outcome: Outcome = FINISHED) -> None:
+        """End a transfer."""
         self.sources.pop((group, node)).close()
-        self.on_sent(group, node, not reason, reason)
+        self.on_sent(group, node, outcome)
 
 
 class SnapshotBench(EngineBench):

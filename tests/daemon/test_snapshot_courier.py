@@ -20,6 +20,7 @@ from rafter_storage.errors import CorruptionError, Damage
 from rafter_storage.snapshot_manifest import encode_manifest
 from rafter_storage.snapshot_reader import SnapshotInfo
 from rafter_transport.express_ends import SinkError
+from rafter_transport.express_sender import Ending, Outcome
 from rafter_transport.payload import pack_item, unpack
 from rafterd.shared import Counter, GroupState, GroupWord
 from rafterd.snapshot_courier import RETRY_SECONDS
@@ -143,8 +144,17 @@ def test_without_any_sound_snapshot_nothing_is_sent_until_there_is_one(tmp_path:
     run(main())
 
 
+@pytest.mark.parametrize(
+    ("ending", "is_paused"),
+    [
+        (Ending.FAILED, True),
+        (Ending.REFUSED, True),
+        (Ending.TIMED_OUT, True),
+        (Ending.PEER_GONE, False),
+    ],
+)
 def test_a_transfer_that_failed_is_tried_again_after_a_pause(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, ending: Ending, is_paused: bool
 ) -> None:
     """Raft asks with every heartbeat: a receiver's full disk was filled again without an end.
 
@@ -155,16 +165,17 @@ def test_a_transfer_that_failed_is_tried_again_after_a_pause(
         bench = SnapshotBench(tmp_path)
         await lead_with_cut_log(bench)
         await lag(bench)
-        bench.express.end(node=3, reason="failed: the disk is full")
-        assert "group 1: node 3 has not got the snapshot: failed: the disk is full" in caplog.text
+        bench.express.end(node=3, outcome=Outcome(ending, "the reason"))
+        assert f"node 3 has not got the snapshot: {ending.value}: the reason" in caplog.text
         assert bench.count(Counter.SNAPSHOTS_UNSENT_TOTAL) == 1
         bench.now_seconds += RETRY_SECONDS - 0.1
         await lag(bench)
-        assert len(bench.express.messages) == 1
-        assert mode(bench) == "PROBE"
-        bench.now_seconds += 0.1
-        await lag(bench)
-        assert len(bench.express.messages) == 2
+        assert len(bench.express.messages) == 2 - is_paused
+        assert mode(bench) == ("PROBE" if is_paused else "SNAPSHOT")
+        if is_paused:
+            bench.now_seconds += 0.1
+            await lag(bench)
+            assert len(bench.express.messages) == 2
         bench.express.end(node=3)
         await bench.stop()
 

@@ -11,6 +11,7 @@ from rafter_transport.counters import Counters
 from rafter_transport.express import Express
 from rafter_transport.express_ends import Opened, Run, SinkError, SourceError
 from rafter_transport.express_limits import ExpressLimits
+from rafter_transport.express_sender import Ending, Outcome
 from rafter_transport.handshake import Hello, Lane
 from rafter_transport.listener import Listener
 from rafter_transport.tls import PeerTls
@@ -182,8 +183,8 @@ class Station:
     def counters(self) -> Any:
         return self.express.counters
 
-    def _on_sent(self, group: int, node: int, is_ok: bool, reason: str) -> None:
-        self.sent.append((group, node, is_ok, reason))
+    def _on_sent(self, group: int, node: int, outcome: Outcome) -> None:
+        self.sent.append((group, node, outcome.ending is Ending.FINISHED, outcome.reason))
         self._changed.set()
 
     def _on_received(self, group: int, node: int, message: bytes) -> None:
