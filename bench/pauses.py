@@ -150,9 +150,14 @@ def control() -> Iterator[dict[str, Pauses]]:
         found["control"] = Pauses(*child.stream.receive())
 
 
-def median_of(seen: Sequence[Pauses]) -> Pauses:
-    """Return the medians of each figure."""
-    return Pauses(*map(statistics.median, zip(*seen, strict=True)))
+def joined(seen: Sequence[Pauses]) -> Pauses:
+    """Return the figures of several turns: medians, and the least of the longest held.
+
+    What a process does itself it does in each turn; a machine that stands still, as virtual ones
+    do, cannot be told from that in a single one.
+    """
+    p99, longest, held = zip(*seen, strict=True)
+    return Pauses(statistics.median(p99), statistics.median(longest), min(held))
 
 
 def _watch(stream: Stream) -> None:

@@ -37,6 +37,8 @@ CHUNK_BYTES = 256 << 10
 _PREFIX = struct.Struct("<QQ")
 _LARGE_FRAME_BYTES = 2 * CHUNK_BYTES
 """Longer frames may be of one large value."""
+_MAPPED_BYTES = 33 << 20
+"""So much is always mapped by glibc and not cut out of its heap: then nobody has to write zeros."""
 _BIN_32 = struct.Struct(">BI")
 _BIN_32_MARK = 0xC6
 _ARRAY_OF_2, _ARRAY_OF_3 = b"\x92", b"\x93"
@@ -289,9 +291,10 @@ def _unpacked_large(body: Body) -> list[Any] | None:
     mark, length = _BIN_32.unpack(b"".join(rest.take(_BIN_32.size)))
     if mark != _BIN_32_MARK or length > sum(map(len, body)):
         return None
-    # In its full size from the beginning: to grow it would copy all of it again and again. And it
-    # hands out what it holds as it is.
-    value = io.BytesIO(bytes(length))
+    # Large enough from the beginning: to grow it would copy all of it again and again. It hands out
+    # what it holds as it is.
+    value = io.BytesIO(bytes(max(length, _MAPPED_BYTES)))
     for piece in rest.take(length):
         value.write(piece)
+    value.truncate()
     return [key, value.getvalue(), msgpack.unpackb(b"".join(rest.take(CHUNK_BYTES)))]

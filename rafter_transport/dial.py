@@ -151,7 +151,7 @@ def _for_lane(hello: Hello, lane: Lane) -> Hello:
     if lane is Lane.EXCHANGE:
         return hello
     # An older peer would take this connection for another link of the exchanger.
-    return hello._replace(lane=lane, version_min=LANE_VERSION)
+    return hello._replace(lane=lane, version_min=max(hello.version_min, LANE_VERSION))
 
 
 class _Attempt:

@@ -5,6 +5,7 @@ its time is up. Asking twice is harmless: the question names the incarnation to 
 """
 
 import logging
+import os
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
@@ -67,7 +68,8 @@ class MapRequests:
         self._schedule = schedule
         self._publication = publication
         self._requests: dict[int, _Request] = {}
-        self._number = 0
+        # Not from 1: answers to the process before may still be on their way here.
+        self._number = int.from_bytes(os.urandom(6), "big")
 
     # Questions --------------------------------------------------------------------------------
 

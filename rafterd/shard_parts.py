@@ -5,19 +5,23 @@ from pathlib import Path
 from rafter_core import Config as CoreConfig
 from rafter_storage.data_directory import shard_directory
 from rafter_storage.segment_manager import SegmentManager
-from rafter_transport.handshake import VERSION_MAX, VERSION_MIN, Hello
+from rafter_transport.handshake import VERSION_MAX, Hello
 from rafter_transport.limits import Limits
 from rafterd.boot import ShardBoot
 from rafterd.config_schema import Config
 
-__all__ = ["core_config", "link_limits", "make_hello", "open_log"]
+__all__ = ["ITEMS_VERSION", "core_config", "link_limits", "make_hello", "open_log"]
+
+
+ITEMS_VERSION = 3
+"""The first version whose items are encoded as here. The links themselves speak older ones, too."""
 
 
 def make_hello(boot: ShardBoot) -> Hello:
     """Return who this shard is, for the shards of other nodes."""
     config = boot.config
     return Hello(
-        version_min=VERSION_MIN,
+        version_min=ITEMS_VERSION,
         version_max=VERSION_MAX,
         cluster_id=config.cluster_id,
         node_id=config.node.id,

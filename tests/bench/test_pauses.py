@@ -7,7 +7,7 @@ import time
 
 import uvloop
 
-from bench.pauses import Pauses, Probe, control, median_of
+from bench.pauses import Pauses, Probe, control, joined
 
 HOLD_SECONDS = 0.05
 
@@ -44,9 +44,9 @@ def test_an_idle_process_is_watched_meanwhile() -> None:
     assert found["control"].max_ms >= found["control"].p99_ms >= 0
 
 
-def test_medians_are_those_of_each_figure() -> None:
+def test_turns_are_joined_to_medians_and_the_least_that_was_held() -> None:
     seen = [Pauses(1, 9, 4), Pauses(2, 8, 6), Pauses(3, 7, 5)]
-    assert median_of(seen) == Pauses(2, 8, 5)
-    assert [figure.name for figure in median_of(seen).figures("x")] == [
+    assert joined(seen) == Pauses(2, 8, 4)
+    assert [figure.name for figure in joined(seen).figures("x")] == [
         "x_p99_ms", "x_max_ms", "x_held_ms",
     ]  # fmt: skip

@@ -139,7 +139,7 @@ def _is_refused(node: Node, missing: Path) -> None:
     assert node.process.wait(START_SECONDS) == 1
     node.process = None
     line = next(line for line in node.log().splitlines() if f"rafterd: {missing}: " in line)
-    assert "restore them, or move the data directory away and let the node join" in line
+    assert "restore them, or move the data directory away and have the node replaced" in line
 
 
 def test_a_node_whose_log_was_emptied_does_not_start_as_if_it_were_new(tmp_path: Path) -> None:

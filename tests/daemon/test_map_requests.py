@@ -108,19 +108,21 @@ def test_from_elsewhere_the_question_goes_to_the_leaders_shard_0_and_the_answer_
     system = leading.lead()
     slot = asking.ask()
     ((node, shard, question),) = asking.posted
-    assert (node, shard, question) == (3, 0, Asked(1, 2, 20))
+    number = question.number
+    assert (node, shard, question) == (3, 0, Asked(number, 2, 20))
     leading.requests.receive(2, 1, question)
     system.answers[0]("no")
-    assert leading.posted == [(2, 1, ReplaceAnswer(1, "no"))]
+    assert leading.posted == [(2, 1, ReplaceAnswer(number, "no"))]
     asking.requests.receive(3, 0, leading.posted[0][2])
     assert slot.replies == ["-ERR no"]
-    asking.requests.receive(3, 0, ReplaceAnswer(1, None))  # the answer to a repetition
+    asking.requests.receive(3, 0, ReplaceAnswer(number, None))  # the answer to a repetition
 
 
 def test_a_sister_of_the_leader_asks_it_over_their_link() -> None:
     bench = Bench(shard=1, leader=1)
     bench.ask()
-    assert bench.posted == [(1, 0, Asked(1, 2, 20))]
+    ((node, shard, question),) = bench.posted
+    assert (node, shard, question.node) == (1, 0, 2)
 
 
 def test_the_question_is_repeated_to_whoever_leads_until_the_time_is_up() -> None:
@@ -146,7 +148,10 @@ def test_the_question_is_repeated_to_whoever_leads_until_the_time_is_up() -> Non
 def test_an_answer_ends_the_repetitions() -> None:
     bench = Bench(leader=3)
     slot = bench.ask()
-    bench.requests.receive(3, 0, ReplaceAnswer(1, None))
+    ((_, _, question),) = bench.posted
+    bench.requests.receive(3, 0, ReplaceAnswer(question.number - 1, None))
+    assert slot.waiting == 1, "that was for a process before this one"
+    bench.requests.receive(3, 0, ReplaceAnswer(question.number, None))
     assert slot.replies == ["+OK"]
     bench.pass_time()
     assert len(bench.posted) == 1

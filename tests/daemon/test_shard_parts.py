@@ -5,10 +5,10 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from rafter_transport.handshake import validate_hello
+from rafter_transport.handshake import VERSION_MAX, validate_hello
 from rafterd.boot import ShardBoot
 from rafterd.config import Config
-from rafterd.shard_parts import core_config, link_limits, make_hello, open_log
+from rafterd.shard_parts import ITEMS_VERSION, core_config, link_limits, make_hello, open_log
 from tests.daemon.shard_kit import INCARNATION, make_boot, make_config
 
 
@@ -28,6 +28,8 @@ def test_a_hello_says_which_data_directory_speaks(tmp_path: Path) -> None:
         hello = make_hello(boot)
     validate_hello(hello)
     assert (hello.node_id, hello.shard, hello.shards) == (1, 0, 2)
+    # An older peer's links would work, and what is said over them be taken for nonsense.
+    assert (hello.version_min, hello.version_max) == (ITEMS_VERSION, VERSION_MAX)
     assert (hello.cluster_id, hello.incarnation) == (config.cluster_id, INCARNATION)
     assert (hello.client_host, hello.client_port) == ("127.0.0.1", config.client.port)
 

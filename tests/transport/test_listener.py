@@ -42,7 +42,7 @@ REFUSALS: list[tuple[str, str, dict[str, Any]]] = [
     ("unknown-node", "node 9 is not in this node's registry", {"node_id": 9}),
     ("own-node", "the peer says that it is node 1", {"node_id": 1}),
     ("version", "no common version: the peer speaks 2 to 3", {"version_min": 2, "version_max": 3}),
-    ("incarnation", "an emptied node cannot come back under its old id", {"incarnation": 5}),
+    ("incarnation", "its data directory was replaced", {"incarnation": 5}),
 ]
 
 
