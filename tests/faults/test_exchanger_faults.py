@@ -299,7 +299,9 @@ def test_under_heavy_load_with_resets_the_counts_add_up(loop_kind: str) -> None:
             assert two.downs == resets
             counters, received = two.first.exchanger.counters, two.second.exchanger.counters
             assert received.bytes_received_total <= counters.bytes_sent_total
-            assert received.connections_accepted_total == resets + 1
+            # A try that came too late for the handshake's deadline was accepted, too.
+            spare = counters.connect_failures_total
+            assert resets + 1 <= received.connections_accepted_total <= resets + 1 + spare
 
     run(loop_kind, main())
 
