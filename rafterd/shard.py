@@ -66,6 +66,7 @@ class ShardMain:
         self._services: ShardServices
         self._ended: asyncio.Future[int]
         self._starting: asyncio.Task[None]
+        self._is_started = False
         self._is_serving = False
         self._opening: asyncio.Task[None] | None = None
         self._is_draining = False
@@ -108,8 +109,9 @@ class ShardMain:
         return code
 
     def _started(self, task: "asyncio.Task[None]") -> None:
-        """End with the error of a start that failed."""
+        """Go on to serve, or end with the error of a start that failed."""
         error = None if task.cancelled() else task.exception()
+        self._is_started = error is None and not task.cancelled()
         if error is not None and not self._ended.done():
             self._ended.set_exception(error)
 
@@ -127,7 +129,7 @@ class ShardMain:
         now_seconds = self._loop.time()
         lag_seconds = now_seconds - self._next_tick_seconds
         self._lag_max_seconds = max(self._lag_max_seconds, lag_seconds)
-        if self._starting.done():
+        if self._is_started:
             # Before, no peer could be reached, and elections would be in vain.
             self._services.tick()
         if now_seconds >= self._next_heartbeat_seconds:
@@ -161,8 +163,7 @@ class ShardMain:
 
     def _serve_when_replayed(self) -> None:
         """Open the client listeners once the groups hold what their logs say is committed."""
-        is_started = self._starting.done() and self._services.is_replayed()
-        if self._is_draining or not is_started:
+        if self._is_draining or not self._is_started or not self._services.is_replayed():
             return
         self._is_serving = True
         self._services.publish()

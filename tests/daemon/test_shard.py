@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import resource
 import signal
@@ -20,7 +21,7 @@ from rafter_storage.segment_manager import SegmentManager
 from rafterd import shard as shard_module
 from rafterd.boot import ShardBoot
 from rafterd.control import send_control
-from rafterd.shard import run_shard
+from rafterd.shard import ShardMain, run_shard
 from rafterd.shard_services import ShardServices
 from rafterd.shared import Counter, GroupState, GroupWord, ShardState, SharedState
 from tests.daemon.engine_bench import turns
@@ -88,6 +89,19 @@ class OutOfResources(ShardServices):
 
 def run_out_of_resources(boot: ShardBoot) -> int:
     shard_module.ShardServices = OutOfResources  # type: ignore[attr-defined]  # in a child
+    return run_shard(boot)
+
+
+class FailingAtATick(ShardMain):
+    """A shard with ticks between a start that fails and the callback that ends it."""
+
+    def _started(self, task: asyncio.Task[None]) -> None:
+        self._tick()
+        self._loop.call_later(0.05, super()._started, task)
+
+
+def run_failing_at_a_tick(boot: ShardBoot) -> int:
+    shard_module.ShardMain = FailingAtATick  # type: ignore[misc]  # in a child
     return run_shard(boot)
 
 
@@ -335,6 +349,19 @@ def test_a_peer_port_that_is_taken_is_told_to_the_supervisor(
     config = make_config(tmp_path)
     with socket.create_server((config.peer.host, config.peer.port)):
         shard = start(config=config)
+        message = shard.receive()
+        assert message is not None
+        assert message.name == "fatal"
+        assert shard.wait() == 1
+
+
+def test_a_shard_that_could_not_start_does_not_serve_before_it_ends(
+    start: StartShard, tmp_path: Path
+) -> None:
+    """It did when a tick came between; other tests see that only where one happens to come."""
+    config = make_config(tmp_path)
+    with socket.create_server((config.peer.host, config.peer.port)):
+        shard = start(config=config, entry_point=run_failing_at_a_tick)
         message = shard.receive()
         assert message is not None
         assert message.name == "fatal"
