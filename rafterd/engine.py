@@ -34,6 +34,7 @@ from rafter_core import (
 )
 from rafter_storage.errors import CorruptionError, DiskFull
 from rafter_storage.segment_manager import GroupChange, GroupWrite, SegmentManager, WriteJob
+from rafterd.environment import MakeFlusher
 from rafterd.flusher import Flusher, Job, make_flusher
 from rafterd.placement import shard_of_group
 from rafterd.raft_post import RaftCarrier, RaftPost, ShardCounts, received
@@ -90,6 +91,7 @@ class Engine:
         counters: memoryview,
         sync_mode: str,
         on_fatal: Callable[[BaseException], None],
+        make_flusher: MakeFlusher = make_flusher,
     ) -> None:
         """Begin without groups. `snapshots` must be set before the first round."""
         self.snapshots: SnapshotHandler

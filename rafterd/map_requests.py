@@ -5,7 +5,7 @@ its time is up. Asking twice is harmless: the question names the incarnation to 
 """
 
 import logging
-import os
+import secrets
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
@@ -57,6 +57,7 @@ class MapRequests:
         call_later: Callable[..., Any],
         schedule: Callable[[], None],
         publication: Callable[[], Publication],
+        random_bits: Callable[[int], int] = secrets.randbits,
     ) -> None:
         """Begin without questions. `system` is this shard's service on the system group."""
         self.system: SystemGroup | None = None
@@ -69,7 +70,7 @@ class MapRequests:
         self._publication = publication
         self._requests: dict[int, _Request] = {}
         # Not from 1: answers to the process before may still be on their way here.
-        self._number = int.from_bytes(os.urandom(6), "big")
+        self._number = random_bits(48)
 
     # Questions --------------------------------------------------------------------------------
 

@@ -1,6 +1,5 @@
 """Making a replica at the start of a shard: state machine from a snapshot, core over the log."""
 
-import os
 import random
 from collections.abc import Callable
 from typing import Generic, NamedTuple, TypeVar
@@ -54,11 +53,12 @@ def make_replica(
     words: memoryview,
     on_route: OnRoute,
     progress: Callable[[], None],
+    generator: random.Random,
 ) -> Made[Machine]:
     """Recover a group's state machine and put a replica on it.
 
-    `progress` is called while a snapshot is read. Raises Unservable, and StorageError as `recover`
-    does.
+    `progress` is called while a snapshot is read; `generator` draws the election timeouts. Raises
+    Unservable, and StorageError as `recover` does.
     """
     founding = founding_membership(config, group)
     damage = store.damage_of(group)
@@ -74,6 +74,6 @@ def make_replica(
     machine, place, membership = recovered
     log = store.group_log(group, founding, place.index, membership)
     hard_state, _ = log.initial_state()
-    node = RawNode(core_config(config, place.index), log, random.Random(os.urandom(16)))
+    node = RawNode(core_config(config, place.index), log, generator)
     replica = Replica(group, node, machine, hard_state, words, on_route, place)
     return Made(replica, machine, log)

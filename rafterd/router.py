@@ -26,7 +26,7 @@ This is one long module because every part of it decides about the same few fiel
 """
 
 import logging
-import os
+import secrets
 from collections.abc import Callable
 from itertools import chain, takewhile
 from typing import Any
@@ -88,7 +88,9 @@ class Router:
         now_seconds: Callable[[], float],
         schedule: Callable[[], None],
         batches_outstanding_max: int = BATCHES_OUTSTANDING_MAX,
+        random_bits: Callable[[int], int] = secrets.randbits,
     ) -> None:
+        self._random_bits = random_bits
         self._batches_outstanding_max = batches_outstanding_max
         self._node = node
         self._shard = shard
@@ -101,12 +103,13 @@ class Router:
         self._now_seconds = now_seconds
         self.schedule = schedule
         self._routes = {
-            group: Route(group, members, node, new_session()) for group, members in routes.items()
+            group: Route(group, members, node, self._new_session())
+            for group, members in routes.items()
         }
         self._dirty: list[Route] = []
         self._tickets: dict[int, Outbound] = {}
         # Not from 1: after a restart, answers to the process before may still be on their way here.
-        self._ticket = new_session() >> 1
+        self._ticket = random_bits(62)
 
     # From connections -------------------------------------------------------------------------
 
@@ -422,8 +425,12 @@ class Router:
         self._take_back(route)
 
     def _start_session(self, route: Route) -> None:
-        route.session = new_session()
+        route.session = self._new_session()
         route.sequence = 0
+
+    def _new_session(self) -> int:
+        """Return a session id that no router has used."""
+        return self._random_bits(63)
 
     # Repetition -------------------------------------------------------------------------------
 
@@ -497,8 +504,3 @@ def _renumbered(batch: Batch, session: int, sequence: int) -> Batch:
     return Batch(
         batch.group, session, sequence, 1, batch.commands, batch.write_positions, batch.blob
     )
-
-
-def new_session() -> int:
-    """Return a session id that no router has used: 63 random bits."""
-    return int.from_bytes(os.urandom(8), "little") >> 1

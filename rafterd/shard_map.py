@@ -44,6 +44,7 @@ class ShardMap:
         engine: Engine,
         snapshots: SnapshotAsker,
         call_later: Callable[..., Any],
+        random_bits: Callable[[int], int],
     ) -> None:
         config = boot.config
         self.is_shut_out = False
@@ -62,6 +63,7 @@ class ShardMap:
             call_later=call_later,
             schedule=engine.schedule,
             publication=lambda: self._distribution.publication,
+            random_bits=random_bits,
         )
         self._replacing = Replacing(
             replicas=engine,

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from rafter_core import Config as CoreConfig
 from rafter_storage.data_directory import shard_directory
+from rafter_storage.file_system import FileSystem
 from rafter_storage.segment_manager import SegmentManager
 from rafter_transport.handshake import VERSION_MAX, Hello
 from rafter_transport.limits import Limits
@@ -68,12 +69,15 @@ def core_config(config: Config, applied: int) -> CoreConfig:
     )
 
 
-def open_log(boot: ShardBoot) -> SegmentManager:
+def open_log(boot: ShardBoot, files: FileSystem) -> SegmentManager:
     """Recover the log of this shard. Raises StorageError."""
     storage = boot.config.storage
     directory = shard_directory(Path(boot.config.node.data_dir), boot.identity.layout, boot.shard)
     store = SegmentManager(
-        directory, segment_bytes=storage.segment_bytes, tail_bytes_max=storage.tail_bytes_max
+        directory,
+        segment_bytes=storage.segment_bytes,
+        tail_bytes_max=storage.tail_bytes_max,
+        files=files,
     )
     store.open()
     return store

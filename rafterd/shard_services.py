@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import random
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -25,6 +26,7 @@ from rafterd.client_listeners import ClientListeners
 from rafterd.clock import Clock
 from rafterd.cluster_map_machine import ClusterMapMachine
 from rafterd.engine import Engine
+from rafterd.environment import Environment
 from rafterd.group_service import GroupService
 from rafterd.node_status import StatusGatherer
 from rafterd.peer_status import publish_peers
@@ -49,6 +51,8 @@ logger = logging.getLogger(__name__)
 
 Machine = TypeVar("Machine", bound=StateMachine)
 
+REAL = Environment()
+
 
 class ShardServices:
     """Everything that one shard runs. Made and used on the shard's loop."""
@@ -58,15 +62,17 @@ class ShardServices:
         boot: ShardBoot,
         loop: asyncio.AbstractEventLoop,
         on_fatal: Callable[[BaseException], None],
+        environment: Environment = REAL,
     ) -> None:
         """Recover the log and build the parts. Raises StorageError and OSError."""
+        self._environment = environment
         self._boot = boot
         self._config = config = boot.config
         self._loop = loop
         self._on_fatal = on_fatal
         self._shared = shared = boot.shared
         self._counters = shared.counter_words(boot.shard)
-        self._clock = Clock()
+        self._clock = Clock(environment.wall_seconds)
         self._replay_targets: dict[int, int] = {}
         self._first_leader_ticks = config.raft.election_timeout_ticks
         self._services: dict[int, GroupService] = {}
@@ -77,9 +83,9 @@ class ShardServices:
         self._link_limits = link_limits(config)
         self.exchanger = self._make_exchanger()
         self._answers = Answers(self.exchanger)
-        self._store = open_log(boot)
+        self._store = open_log(boot, environment.files)
         owned = self._owned_groups()
-        self._snapshot_store = open_snapshots(config, owned)
+        self._snapshot_store = open_snapshots(config, owned, environment.files)
         self.engine = Engine(
             loop=loop,
             store=self._store,
@@ -88,6 +94,7 @@ class ShardServices:
             counters=self._counters,
             sync_mode=config.storage.sync,
             on_fatal=on_fatal,
+            make_flusher=environment.make_flusher,
         )
         self._snapshots = self._make_snapshots(len(owned))
         self._router = self._make_router()
@@ -98,6 +105,7 @@ class ShardServices:
             engine=self.engine,
             snapshots=self._snapshots,
             call_later=loop.call_later,
+            random_bits=environment.random_bits,
         )
         self._status = self._make_status()
         self.front = ClientFront(
@@ -126,6 +134,9 @@ class ShardServices:
         system = [SYSTEM_GROUP] if self._boot.shard == 0 else []
         return system + [group for group in owned if group in local]
 
+    def _new_generator(self) -> random.Random:
+        return random.Random(self._environment.random_bits(128))
+
     def _make_exchanger(self) -> Exchanger:
         return Exchanger(
             hello=self._hello,
@@ -140,6 +151,7 @@ class ShardServices:
             },
             on_link_state=self._on_link_state,
             loop=self._loop,
+            generator=self._new_generator(),
             tls=self._boot.tls.peer,
         )
 
@@ -156,6 +168,7 @@ class ShardServices:
             groups_max=groups_max,
             loop=self._loop,
             counters=self._counters,
+            generator=self._new_generator(),
             on_fatal=self._on_fatal,
         )
 
@@ -184,6 +197,7 @@ class ShardServices:
             now_seconds=self._loop.time,
             schedule=self.engine.schedule,
             batches_outstanding_max=config.raft.batches_in_flight_max,
+            random_bits=self._environment.random_bits,
         )
 
     def _add_group(self, group: int) -> None:
@@ -229,6 +243,7 @@ class ShardServices:
             words=words,
             on_route=self._on_route,
             progress=self._show_life,
+            generator=self._new_generator(),
         )
 
     def _take_in(self, replica: Replica, service: ReplicaListener) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import random
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Generic, NamedTuple, TypeVar
 from rafter_core import Membership, StateMachine
 from rafter_storage.data_directory import snapshots_directory
 from rafter_storage.errors import Damage, SnapshotCorrupted, StorageError
+from rafter_storage.file_system import FileSystem
 from rafter_storage.group_log import GroupLog
 from rafter_storage.snapshot_reader import SnapshotInfo
 from rafter_storage.snapshot_store import SnapshotStore
@@ -51,11 +53,12 @@ class Recovered(NamedTuple, Generic[Machine]):
     membership: Membership | None
 
 
-def open_snapshots(config: Config, groups: list[int]) -> SnapshotStore:
+def open_snapshots(config: Config, groups: list[int], files: FileSystem) -> SnapshotStore:
     """Open the snapshots of a shard's groups. Raises DataDirectoryError and StorageError."""
     section = config.snapshot
     store = SnapshotStore(
         snapshots_directory(Path(config.node.data_dir)),
+        files=files,
         retained=section.retained,
         chunk_bytes=section.chunk_bytes,
     )
@@ -134,6 +137,7 @@ class Snapshots:
         groups_max: int,
         loop: asyncio.AbstractEventLoop,
         counters: memoryview,
+        generator: random.Random,
         on_fatal: Callable[[BaseException], None],
     ) -> None:
         """Become the engine's handler of snapshots, and open a lane for those of other nodes."""
@@ -163,6 +167,7 @@ class Snapshots:
             on_sent=courier.sent,
             on_received=courier.received,
             loop=loop,
+            generator=generator,
             tls=tls,
         )
         engine.snapshots = courier

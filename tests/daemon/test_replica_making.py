@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,7 @@ class Disk:
         return make_replica(
             CONFIG, 1, store=self.log, snapshot_store=self.snapshots,
             make_machine=Journal, words=SharedState(1, 1).group_words(1), on_route=lambda *_: None,
-            progress=progress,
+            progress=progress, generator=random.Random(1),
         )  # fmt: skip
 
     def close(self) -> None:

@@ -5,6 +5,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+from rafter_storage.file_system import REAL_FILE_SYSTEM
 from rafter_transport.handshake import VERSION_MAX, validate_hello
 from rafterd.boot import ShardBoot
 from rafterd.config import Config
@@ -54,7 +55,7 @@ def test_a_replica_begins_behind_its_snapshot(tmp_path: Path) -> None:
 
 def test_the_log_that_is_opened_is_that_of_the_layout(tmp_path: Path) -> None:
     with booted(make_config(tmp_path)) as boot:
-        log = open_log(boot)
+        log = open_log(boot, REAL_FILE_SYSTEM)
         assert log.groups() == []
         assert log.statistics().segments == 1
         log.close()

@@ -11,6 +11,7 @@ import pytest
 
 from rafter_core import Membership
 from rafter_kv.batch import Batch
+from rafter_storage.file_system import REAL_FILE_SYSTEM
 from rafter_storage.group_log import GroupLog
 from rafter_storage.segment_manager import GroupChange, GroupWrite, SegmentManager
 from rafter_storage.snapshot_reader import SnapshotInfo
@@ -186,12 +187,12 @@ def test_what_is_damaged_at_the_start_is_logged(
 ) -> None:
     config = make_config(tmp_path, groups=1, snapshot__retained=3, snapshot__chunk_bytes=4096)
     Path(config.node.data_dir).mkdir()
-    store = open_snapshots(config, [1])
+    store = open_snapshots(config, [1], REAL_FILE_SYSTEM)
     assert (store._retained, store._chunk_bytes) == (3, 4096)
     writer = store.begin(1, 4, 1, MEMBERSHIP, 0)
     writer.write(IMAGE_NAME, b"x")
     (writer.finish().path / "manifest").write_bytes(b"?")
-    assert open_snapshots(config, [1]).newest(1) is None
+    assert open_snapshots(config, [1], REAL_FILE_SYSTEM).newest(1) is None
     assert "group 1: a snapshot is damaged" in caplog.text
 
 
