@@ -25,7 +25,7 @@ ARGUMENT_COUNTS: dict[str, tuple[int, ...]] = {
     "write": (1, 2),
     "cas": (2,),
     "add": (1,),
-    "append": (1,),
+    "append": (1, 2),
     "write_many": (1,),
     "read_many": (1,),
     "delete": (0, 1),
@@ -34,7 +34,7 @@ ARGUMENT_COUNTS: dict[str, tuple[int, ...]] = {
 }
 """The kinds of operations, with the numbers of arguments each takes.
 
-`read`, `write` and `delete` take a sub-key as a further, first argument in histories of batches.
+In histories of batches, `read`, `write`, `append` and `delete` take a sub-key before the others.
 """
 
 
@@ -65,7 +65,8 @@ class Operation(msgspec.Struct):
     - `append` (token,) -> the new length in bytes, or None if the store does not tell
     - `write_many` (((sub_key, value), ...),) -> None
     - `read_many` ((sub_key, ...),) -> (value, ...)
-    - `read` (sub_key,), `write` (sub_key, value), `delete` (sub_key,): one key of a partition
+    - `read` (sub_key,), `write` (sub_key, value), `append` (sub_key, token), `delete` (sub_key,):
+      one key of a partition
 
     Raises HistoryError if the fields contradict each other.
     """
