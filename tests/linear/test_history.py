@@ -63,6 +63,13 @@ def test_an_operation_reads_as_one_line_of_text() -> None:
     assert str(unknown) == "[1..] client 1: read() UNKNOWN"
 
 
+def test_a_long_value_is_shown_by_both_its_ends() -> None:
+    text = str(read(result=b"begin" + b"x" * 1000 + b"end"))
+    assert len(text) < 200
+    assert "begin" in text
+    assert text.endswith("xend'")
+
+
 def test_a_history_is_split_by_key() -> None:
     first, second, third = read(key="a"), read(key="b"), read(key="a", client=2)
     assert History([first, second, third]).by_key() == {"a": [first, third], "b": [second]}
