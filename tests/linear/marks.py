@@ -72,7 +72,7 @@ def marks_written_once(operations: Iterable[Operation], initial: Iterable[Mark])
         mark
         for operation in operations
         if may_have_happened(operation)
-        for mark in set(marks_written(operation))
+        for mark in marks_written(operation)
     )
     writers.update(initial)
     return {mark for mark, count in writers.items() if count == 1} - set(initial)
