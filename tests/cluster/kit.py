@@ -180,6 +180,7 @@ class Cluster:
         *,
         shards: int = 1,
         groups: int = 3,
+        replication: int = 3,
         shards_of_node: Mapping[int, int] | None = None,
         extra: Mapping[str, str] | None = None,
         extra_of_node: Mapping[int, Mapping[str, str]] | None = None,
@@ -187,6 +188,7 @@ class Cluster:
     ) -> None:
         """Write the configurations. `extra` maps sections to further lines of TOML.
 
+        A group has `replication` replicas, or one on each node if there are not so many.
         `peer_host` is where the nodes look for each other: with another host of loopback than the
         one they listen on, something else can stand between them.
         """
@@ -196,13 +198,15 @@ class Cluster:
         initial = [
             f"{node}@{peer_host}:{port + PORTS_PER_NODE // 2}" for node, port in ports.items()
         ]
+        self.groups = groups
         self.nodes: dict[int, Node] = {}
         for node, port in ports.items():
             lines = dict(extra or {})
             for section, text in (extra_of_node or {}).get(node, {}).items():
                 lines[section] = lines.get(section, "") + "\n" + text
             count = (shards_of_node or {}).get(node, shards)
-            config = _config(directory, node, port, count, groups, min(nodes, 3), initial, lines)
+            replicas = min(nodes, replication)
+            config = _config(directory, node, port, count, groups, replicas, initial, lines)
             self.nodes[node] = Node(node, directory, port, config)
 
     def __iter__(self) -> Iterator[Node]:

@@ -1,7 +1,7 @@
 """Real nodes with a proxy before each shard of each, which all that they say passes."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tests.cluster.kit import HOST, Cluster
@@ -28,18 +28,26 @@ class Network:
 
 @contextlib.contextmanager
 def cluster_behind_proxies(
-    directory: Path, nodes: int = 3, *, shards: int = 1, groups: int = 3
+    directory: Path,
+    nodes: int = 3,
+    *,
+    shards: int = 1,
+    groups: int = 3,
+    replication: int = 3,
+    extra: Mapping[str, str] | None = None,
 ) -> Iterator[tuple[Cluster, Network]]:
     """Run a cluster and its network for the length of a with statement.
 
-    Its nodes give up a connection on which nothing comes after three seconds.
+    Its nodes give up a connection on which nothing comes after three seconds. `extra` are further
+    lines of configuration, as `Cluster` takes them.
     """
     cluster = Cluster(
         directory,
         nodes,
         shards=shards,
         groups=groups,
-        extra={"peer": "idle_seconds = 3"},
+        replication=replication,
+        extra={"peer": "idle_seconds = 3", **(extra or {})},
         peer_host=PROXY_HOST,
     )
     with contextlib.ExitStack() as stack:
