@@ -7,8 +7,8 @@ import contextlib
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol
 
 import hiredis
 
@@ -37,6 +37,22 @@ def encode(words: Words) -> bytes:
     parts = [b"*%d\r\n" % len(words)]
     parts += [b"$%d\r\n%s\r\n" % (len(word), word) for word in words]
     return b"".join(parts)
+
+
+class Exchange(Protocol):
+    """What a client needs of a connection: commands in, replies out, in their order."""
+
+    def send(self, commands: Sequence[Words]) -> None:
+        """Send commands."""
+
+    async def receive(self) -> Any:
+        """Return the next reply, errors included. Raises LostError."""
+
+    def close(self) -> None:
+        """Close it."""
+
+
+Connect = Callable[[Address], Awaitable[Exchange]]
 
 
 class Connection:
@@ -129,10 +145,13 @@ class Client:
         recorder: Recorder,
         generator: random.Random,
         think_seconds: float,
+        connect: Connect = Connection.open,
     ) -> None:
+        """`addresses` may change while it works; `connect` raises LostError if nobody is there."""
         self.number = number
         self._team = team
-        self._addresses = list(addresses)
+        self._addresses = addresses
+        self._connect = connect
         self._at = number
         self._recorder = recorder
         self._generator = generator
@@ -143,7 +162,7 @@ class Client:
         while not is_over.is_set():
             self._at += 1
             try:
-                connection = await Connection.open(self._addresses[self._at % len(self._addresses)])
+                connection = await self._connect(self._addresses[self._at % len(self._addresses)])
             except LostError:
                 await _pause(is_over, RETRY_SECONDS)
                 continue
@@ -153,7 +172,7 @@ class Client:
             finally:
                 connection.close()
 
-    async def _work(self, connection: Connection, number: int, is_over: asyncio.Event) -> None:
+    async def _work(self, connection: Exchange, number: int, is_over: asyncio.Event) -> None:
         """Use a connection until it is lost, or only refuses."""
         refusals = 0
         while not is_over.is_set() and refusals < REFUSALS_MAX:
@@ -168,7 +187,7 @@ class Client:
             await _pause(is_over, self._generator.uniform(0.5, 1.5) * pause * count)
 
     async def _exchange(
-        self, connection: Connection, number: int, count: int
+        self, connection: Exchange, number: int, count: int
     ) -> list[Outcome | None]:
         """Run operations in one pipeline; None stands for those without an answer."""
         steps = [self._team.next_step() for _ in range(count)]
