@@ -10,7 +10,12 @@ from hypothesis import settings
 settings.register_profile("rafter", deadline=None)
 settings.load_profile("rafter")
 
-WITH_REAL_NODES = ("tests/cluster/", "tests/crash/test_real.py")
+WITH_REAL_NODES = (
+    "tests/cluster/",
+    "tests/crash/test_real.py",
+    "tests/nemesis/test_round.py",
+    "tests/nemesis/test_references.py",
+)
 """Their nodes and clients take several processors as it is: never two of these at a time."""
 
 

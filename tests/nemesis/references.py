@@ -11,6 +11,7 @@ import asyncio
 import random
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -153,10 +154,12 @@ def main(arguments: Sequence[str]) -> int:
     for check in checks:
         lines = [f"{check.name}: {check.examined}: {len(check.problems)} violations"]
         sys.stdout.writelines(f"{line}\n" for line in [*lines, *check.problems[:5]])
+    outcomes = Counter(operation.outcome for operation in recorder.history.operations)
     found, undecided = violations(checks), sum(check.undecided for check in checks)
     sys.stdout.write(
-        f"{options.store}: {len(recorder.history.operations)} operations, {found} violations, "
-        f"{undecided} undecided\n"
+        f"{options.store}: {len(recorder.history.operations)} operations, "
+        f"{outcomes[Outcome.OK]} ok, {outcomes[Outcome.UNKNOWN]} unknown, "
+        f"{found} violations, {undecided} undecided\n"
     )
     return int(undecided > 0 or bool(found) is is_etcd)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.cluster.kit import HOST
+from tests.cluster.kit import HOST, STOP_SECONDS
 from tests.linear.history import History, Outcome
 from tests.nemesis import judge
 from tests.nemesis.clients import Address, Ballast, Client, Recorder
@@ -47,6 +47,8 @@ class Round:
     leaders: list[Led] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)
     errors: Counter[str] = field(default_factory=Counter)
+    applied: dict[int, dict[int, int]] = field(default_factory=dict)
+    """What each replica had applied in the end: group -> node -> index."""
     wall_seconds: float = 0.0
 
     @property
@@ -92,7 +94,7 @@ def run_round(plan: Plan, directory: Path) -> Round:
     result = Round(plan)
     with running_ground(directory, plan.shape, plan.small_disk) as ground:
         with Nemesis(ground, plan) as nemesis:
-            final, applied = asyncio.run(_run_clients(ground, plan, nemesis, result))
+            final = asyncio.run(_run_clients(ground, plan, nemesis, result))
         result.faults = sorted(nemesis.records, key=lambda record: record.begun)
         problems = [f"{each.fault} {each.nodes}: {each.error}" for each in result.faults]
         failed = [text for text, each in zip(problems, result.faults, strict=True) if each.error]
@@ -100,7 +102,7 @@ def run_round(plan: Plan, directory: Path) -> Round:
         result.checks.append(_stop(ground))
         nodes = list(ground.cluster)
         directories = {node.node: node.data_directory for node in nodes}
-        result.checks += judge.check_disks(directories, applied)
+        result.checks += judge.check_disks(directories, result.applied)
         expected = [text for fault, text in ERRORS_OF_FAULT.items() if fault in plan.faults]
         result.checks.append(judge.check_logs((node.log_path for node in nodes), expected))
     result.history.meta = {"plan": str(plan), "shape": str(plan.shape)}
@@ -111,8 +113,8 @@ def run_round(plan: Plan, directory: Path) -> Round:
 
 async def _run_clients(
     ground: Ground, plan: Plan, nemesis: Nemesis, result: Round
-) -> tuple[dict[str, Any], dict[int, dict[int, int]]]:
-    """Let clients work while the plan is done; return the last values, and what was applied."""
+) -> dict[str, Any]:
+    """Let clients work while the plan is done; return the last values of all objects."""
     addresses = {node.node: (HOST, node.client_port) for node in ground.cluster}
     recorder = Recorder()
     generator = random.Random(f"{plan.seed}/{plan.number}/clients")
@@ -140,12 +142,12 @@ async def _run_clients(
     result.checks.append(await judge.check_alive(addresses, plan.shape.groups))
     check, final = await judge.read_back(addresses, objects, recorder)
     result.checks.append(check)
-    check, applied = await judge.check_replicas(addresses)
+    check, result.applied = await judge.check_replicas(addresses)
     result.checks.append(check)
     result.checks.append(Check("replies", "their forms", recorder.strange))
     result.history, result.errors = recorder.history, recorder.errors
     result.leaders = watch.seen
-    return final, applied
+    return final
 
 
 def _clients(
@@ -171,15 +173,15 @@ def _clients(
 def _stop(ground: Ground) -> Check:
     """Stop all nodes in order and at once: each must end by itself, and with exit code 0."""
     problems = []
-    for node in ground.cluster:
-        if node.process is not None:
-            node.process.terminate()
-    for node in ground.cluster:
+    processes = [(node, node.process) for node in ground.cluster if node.process is not None]
+    for _, process in processes:
+        process.terminate()
+    for node, process in processes:
         try:
-            code = node.terminate()
+            code = process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
-            code = -1
-            node.kill()
+            problems.append(f"node {node.node} did not end within {STOP_SECONDS:.0f} s")
+            continue
         if code:
             problems.append(f"node {node.node} ended with exit code {code}")
     return Check("stop", f"{len(ground.numbers)} nodes ended in order", problems)

@@ -86,7 +86,7 @@ def leader_rows(leaders: Sequence[Led], groups: int, begun: int, ended: int) -> 
                 f"group {group}: {f'node {led.node}' if led.node else 'nobody'}, term {led.term}",
                 NODE_COLOURS[(led.node - 1) % len(NODE_COLOURS)] if led.node else NOBODY_COLOUR,
             )
-            for led, end in zip(seen, ends, strict=True)
+            for led, end in zip(seen, ends, strict=False)  # of a group never seen there is an end
         ]
         rows.append(Row(f"leader, group {group}", spans))
     return rows

@@ -227,8 +227,8 @@ class Team:
 
     def _new_object(self) -> Object:
         count = len(self.objects)
-        # Each team begins elsewhere, so that all sorts are there at all times.
-        sort = self._sorts[(count + self._number) % len(self._sorts)]
+        # Each team begins where the one before has ended, so that all sorts are there at once.
+        sort = self._sorts[(count + self._number * OBJECTS_AT_A_TIME) % len(self._sorts)]
         new = Object(sort, f"{sort}-{self._number}-{count}")
         self.objects.append(new)
         return new
