@@ -16,7 +16,7 @@ export PIP_ROOT_USER_ACTION := ignore
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv run cluster test tools lint format wheel bench fuzz litmus mutate crash crash-real coverage coverage-core coverage-storage clean
+.PHONY: help venv run cluster test tools lint format wheel bench fuzz litmus mutate crash crash-real nemesis coverage coverage-core coverage-storage clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
@@ -53,6 +53,7 @@ test: $(STAMP) tools ## Run all tests
 tools:
 	@if [ "$$CI" = true ] && [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
 	  missing=; \
+	  command -v etcd > /dev/null || missing="$$missing etcd-server"; \
 	  command -v redis-cli > /dev/null || missing="$$missing redis-tools"; \
 	  command -v redis-server > /dev/null || missing="$$missing redis-server"; \
 	  command -v strace > /dev/null || missing="$$missing strace"; \
@@ -110,6 +111,12 @@ crash: $(STAMP) ## Recover storage from STATES=5000 states that crashes may leav
 KILLS ?= 200
 crash-real: $(STAMP) tools ## Kill a real server at KILLS=200 syncs, writes and renames; lose nothing
 	$(BIN)/python -m tests.crash.real --kills $(KILLS) $(ARGS)
+
+MINUTES ?= 10
+SEED ?= 1
+nemesis: export PYTHONDONTWRITEBYTECODE :=
+nemesis: $(STAMP) tools ## Judge real clusters under faults for MINUTES=10, seed SEED=1; pages in build/nemesis
+	$(BIN)/python -m tests.nemesis --minutes $(MINUTES) --seed $(SEED) $(ARGS)
 
 coverage: coverage-core coverage-storage ## Fail if tests leave more than 2 % of the branches of core or storage aside
 
