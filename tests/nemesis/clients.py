@@ -21,6 +21,8 @@ ANSWER_SECONDS = 3.0
 RETRY_SECONDS = 0.05
 REFUSALS_MAX = 3
 """So many errors in a row, and a client tries another node."""
+TURNS_OF_CONNECTION = (20, 200)
+"""After so many turns a client goes on at another node: else all would end where no fault strikes."""
 PIPELINE_PART = 0.2
 PIPELINE_MAX = 3
 _READ_BYTES = 1 << 16
@@ -173,9 +175,11 @@ class Client:
                 connection.close()
 
     async def _work(self, connection: Exchange, number: int, is_over: asyncio.Event) -> None:
-        """Use a connection until it is lost, or only refuses."""
+        """Use a connection until it is lost, only refuses, or was used for long enough."""
         refusals = 0
-        while not is_over.is_set() and refusals < REFUSALS_MAX:
+        for _ in range(self._generator.randint(*TURNS_OF_CONNECTION)):
+            if is_over.is_set() or refusals == REFUSALS_MAX:
+                return
             count = 1
             if self._generator.random() < PIPELINE_PART:
                 count = self._generator.randint(2, PIPELINE_MAX)

@@ -10,7 +10,17 @@ import hiredis
 import pytest
 
 from tests.linear.history import Outcome
-from tests.nemesis.clients import Address, Ballast, Client, Connection, LostError, Recorder, encode
+from tests.nemesis.clients import (
+    PIPELINE_MAX,
+    TURNS_OF_CONNECTION,
+    Address,
+    Ballast,
+    Client,
+    Connection,
+    LostError,
+    Recorder,
+    encode,
+)
 from tests.nemesis.workload import Object, Team, reading
 
 Answer = Callable[[list[bytes]], bytes | None]
@@ -94,13 +104,17 @@ def test_a_command_is_encoded_as_an_array_of_bulk_strings() -> None:
 
 
 def test_operations_are_written_down_with_results_and_times() -> None:
-    operations = run_client(store(), 200).history.operations
+    operations = run_client(store(), TURNS_OF_CONNECTION[0]).history.operations
     assert {operation.outcome for operation in operations} == {Outcome.OK}
-    assert {operation.kind for operation in operations} == {"read", "write", "delete"}
+    assert {operation.kind for operation in operations} == {"read", "write"}
     for operation in operations:
         assert operation.completed is not None
         assert operation.completed >= operation.invoked
     assert {operation.connection for operation in operations} == {1}
+
+
+def test_a_client_goes_on_at_another_node_after_a_while() -> None:
+    assert run_client(store(), 2 * PIPELINE_MAX * TURNS_OF_CONNECTION[1]).connections > 1
 
 
 def test_a_lost_connection_leaves_what_was_under_way_unknown_and_is_replaced() -> None:
