@@ -22,7 +22,7 @@ RETRY_SECONDS = 0.05
 REFUSALS_MAX = 3
 """So many errors in a row, and a client tries another node."""
 TURNS_OF_CONNECTION = (20, 200)
-"""After so many turns a client goes on at another node: else all would end where no fault strikes."""
+"""After so many a client goes on at another node: else all would end where no fault strikes."""
 PIPELINE_PART = 0.2
 PIPELINE_MAX = 3
 _READ_BYTES = 1 << 16

@@ -191,7 +191,7 @@ async def check_replicas(
         group.group: {node: replica.applied for node, replica in group.replicas.items()}
         for group in answer
     }
-    return Check("replicas", f"{count} of {len(answer)} groups have applied the same"), applied
+    return Check("replicas", f"{count} replicas of {len(answer)} groups"), applied
 
 
 def is_settled(status: GroupStatus) -> bool:

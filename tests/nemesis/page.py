@@ -11,7 +11,13 @@ from pathlib import Path
 from tests.linear.history import Operation, Outcome
 from tests.nemesis import timeline
 from tests.nemesis.round import Round
-from tests.nemesis.timeline import NANOSECONDS, NODE_COLOURS, OUTCOME_COLOURS, Timeline
+from tests.nemesis.timeline import (
+    FAULT_COLOURS,
+    NANOSECONDS,
+    NODE_COLOURS,
+    OUTCOME_COLOURS,
+    Timeline,
+)
 
 OUTCOMES = list(Outcome)
 CLIENT_ROW = 14
@@ -146,6 +152,7 @@ def _legend(done: Round) -> str:
         (f"node {node} leads", NODE_COLOURS[(node - 1) % len(NODE_COLOURS)])
         for node in range(1, done.plan.shape.nodes + 1)
     ]
+    entries += [(fault, FAULT_COLOURS[fault]) for fault in done.plan.faults]
     keys = (
         f'<span class="key" style="background:{colour}"></span>{escape(name)}'
         for name, colour in entries
@@ -165,8 +172,13 @@ def _picture(done: Round) -> str:
     return picture.svg
 
 
+def _drawn(done: Round) -> list[Operation]:
+    """Return all operations but the reads in the end: there is no room for them, and no need."""
+    return [operation for operation in done.history.operations if operation.invoked <= done.ended]
+
+
 def _client_numbers(done: Round) -> list[int]:
-    return sorted({operation.client for operation in done.history.operations})
+    return sorted({operation.client for operation in _drawn(done)})
 
 
 def _canvas(done: Round) -> str:
@@ -182,9 +194,7 @@ def _data(done: Round) -> str:
     row_of = {client: row for row, client in enumerate(clients)}
     doubted = {key for check in done.checks for key in check.keys}
     operations = []
-    for operation in done.history.operations:
-        if operation.invoked > done.ended:
-            continue  # the reads in the end: there is no room for them, and no need
+    for operation in _drawn(done):
         milliseconds = UNKNOWN_SECONDS * 1000
         if operation.completed is not None:
             milliseconds = (operation.completed - operation.invoked) / 1e6
