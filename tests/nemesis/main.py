@@ -13,6 +13,7 @@ from tests.nemesis.faults import why_impossible
 from tests.nemesis.page import write_index, write_page
 from tests.nemesis.plan import FAULTS, plan_round
 from tests.nemesis.round import Round, run_round
+from tests.nemesis.sabotage import SABOTAGES, sabotaged
 
 BUILD = Path(__file__).parents[2] / "build" / "nemesis"
 PROBLEMS_SHOWN = 10
@@ -40,6 +41,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         type=lambda text: tuple(text.split(",")),
         default=FAULTS,
         help="of " + ",".join(FAULTS),
+    )
+    parser.add_argument(
+        "--sabotage", choices=tuple(SABOTAGES), default="", help="break the nodes, to be found out"
     )
     parser.add_argument("--output", type=Path, help="else build/nemesis/SEED")
     return parser.parse_args(arguments)
@@ -72,7 +76,8 @@ def main(arguments: Sequence[str]) -> int:
         say(str(plan))
         directory = output / plan.name
         shutil.rmtree(directory, ignore_errors=True)
-        done = run_round(plan, directory)
+        with sabotaged(options.sabotage, output / "sabotage"):
+            done = run_round(plan, directory)
         rounds.append(done)
         keep(done, directory)
         write_index(rounds, output / "index.html")
