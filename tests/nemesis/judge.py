@@ -173,25 +173,26 @@ def final_value(target: Object, result: Any) -> Any:
 async def check_replicas(
     addresses: Mapping[int, Address],
 ) -> tuple[Check, dict[int, dict[int, int]]]:
-    """Wait until all replicas have applied the same; return group -> node -> index."""
-    address = next(iter(addresses.values()))
+    """Wait until all replicas have applied the same; return what they have, settled or not.
 
-    async def ask() -> list[GroupStatus] | None:
-        groups = await ask_groups(address)
-        return groups if all(map(is_settled, groups)) else None
+    That is group -> node -> index.
+    """
+    address = next(iter(addresses.values()))
+    latest: list[GroupStatus] = []
+
+    async def ask() -> bool | None:
+        latest[:] = await ask_groups(address)
+        return True if all(map(is_settled, latest)) else None
 
     answer = await within(RECOVERY_SECONDS, "all replicas have applied the same entries", ask)
-    if isinstance(answer, str):
-        with contextlib.suppress(LostError):
-            unsettled = [each for each in await ask_groups(address) if not is_settled(each)]
-            answer += f": {unsettled}"
-        return Check("replicas", "their indexes and numbers of keys", [answer]), {}
-    count = sum(len(group.replicas) for group in answer)
+    unsettled = [str(group) for group in latest if not is_settled(group)]
+    problems = [answer, *unsettled] if isinstance(answer, str) else []
+    count = sum(len(group.replicas) for group in latest)
     applied = {
         group.group: {node: replica.applied for node, replica in group.replicas.items()}
-        for group in answer
+        for group in latest
     }
-    return Check("replicas", f"{count} replicas of {len(answer)} groups"), applied
+    return Check("replicas", f"{count} replicas of {len(latest)} groups", problems), applied
 
 
 def is_settled(status: GroupStatus) -> bool:

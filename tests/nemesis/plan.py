@@ -23,8 +23,8 @@ SECONDS_OF_FAULT = {
     "sync": (1.0, 4.0),
     "move": (0.1, 1.0),
     "roll": (0.1, 0.5),
-    "partition": (2.0, 12.0),
-    "one-way": (2.0, 12.0),
+    "partition": (2.0, 9.0),
+    "one-way": (2.0, 9.0),
     "disk": (4.0, 14.0),
 }
 """How long a fault lasts: at least and at most. Restarts come on top."""
