@@ -1,0 +1,73 @@
+"""What operations write and see, where each write replaces the whole value of a sub-key.
+
+A *mark* is a pair (sub-key, value) that an operation writes; the sub-key of a register is None. An
+operation *sees* a mark if its answer proves that the value was there just before it. The value
+None, what is absent, counts as seen by nobody, since nobody needs to have written it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from tests.linear.history import Operation, Outcome
+
+Mark = tuple[Any, bytes | None]
+READS = frozenset({"read", "read_many"})
+_OVERWRITES = READS | {"write", "cas", "delete", "get_and_set", "set_if_absent", "write_many"}
+
+
+def are_overwrites(operations: Sequence[Operation]) -> bool:
+    """Tell whether marks say all there is to say about these operations."""
+    return all(operation.kind in _OVERWRITES for operation in operations)
+
+
+def marks_written(operation: Operation) -> Iterator[Mark]:
+    """Yield what the operation writes if it happens and, if conditional, its condition holds."""
+    arguments = operation.arguments
+    match operation.kind:
+        case "write":
+            yield (arguments[0] if len(arguments) == 2 else None), arguments[-1]
+        case "cas" | "get_and_set" | "set_if_absent":
+            yield None, arguments[-1]
+        case "write_many":
+            yield from arguments[0]
+
+
+def with_values(operation: Operation, replacements: Mapping[Mark, Any]) -> tuple[Any, ...]:
+    """Return the operation's arguments, with other values written in place of some marks."""
+    arguments = operation.arguments
+    if operation.kind == "write_many":
+        pairs = ((mark[0], replacements.get(mark, mark[1])) for mark in arguments[0])
+        return (tuple(pairs),)
+    (mark,) = marks_written(operation)
+    return (*arguments[:-1], replacements.get(mark, mark[1]))
+
+
+def marks_seen(operation: Operation) -> Iterator[Mark]:
+    """Yield what a known operation saw."""
+    arguments, result = operation.arguments, operation.result
+    seen: Iterable[Mark] = ()
+    match operation.kind:
+        case "read":
+            seen = (((arguments[0] if arguments else None), result),)
+        case "get_and_set":
+            seen = ((None, result),)
+        case "cas" if result:
+            seen = ((None, arguments[0]),)
+        case "read_many":
+            seen = zip(arguments[0], result, strict=True)
+    return ((sub_key, value) for sub_key, value in seen if value is not None)
+
+
+def marks_written_once(operations: Sequence[Operation], initial: Iterable[Mark]) -> set[Mark]:
+    """Return the marks that one operation alone may write, and are not in the state at first."""
+    writers = Counter(
+        mark
+        for operation in operations
+        if operation.outcome is not Outcome.FAILED
+        for mark in set(marks_written(operation))
+    )
+    writers.update(initial)
+    return {mark for mark, count in writers.items() if count == 1} - set(initial)
