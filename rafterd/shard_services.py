@@ -86,16 +86,7 @@ class ShardServices:
         self._store = open_log(boot, environment.files)
         owned = self._owned_groups()
         self._snapshot_store = open_snapshots(config, owned, environment.files)
-        self.engine = Engine(
-            loop=loop,
-            store=self._store,
-            post=self.exchanger,
-            shard_counts=self._registry,
-            counters=self._counters,
-            sync_mode=config.storage.sync,
-            on_fatal=on_fatal,
-            make_flusher=environment.make_flusher,
-        )
+        self.engine = self._make_engine(Engine)
         self._snapshots = self._make_snapshots(len(owned))
         self._router = self._make_router()
         self._map = ShardMap(
@@ -153,6 +144,18 @@ class ShardServices:
             loop=self._loop,
             generator=self._new_generator(),
             tls=self._boot.tls.peer,
+        )
+
+    def _make_engine(self, engine_type: type[Engine]) -> Engine:
+        return engine_type(
+            loop=self._loop,
+            store=self._store,
+            post=self.exchanger,
+            shard_counts=self._registry,
+            counters=self._counters,
+            sync_mode=self._config.storage.sync,
+            on_fatal=self._on_fatal,
+            make_flusher=self._environment.make_flusher,
         )
 
     def _make_snapshots(self, groups_max: int) -> Snapshots:
