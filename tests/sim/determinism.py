@@ -13,6 +13,7 @@ import os
 import secrets
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 
 from tests.sim.clocks import EPOCH_SECONDS
@@ -25,7 +26,10 @@ def _no_last_words() -> Iterator[None]:
     hook = sys.unraisablehook
     sys.unraisablehook = lambda _unraisable: None
     try:
-        yield
+        with warnings.catch_warnings():
+            # Of coroutines that their process did not live to begin.
+            warnings.simplefilter("ignore", RuntimeWarning)
+            yield
     finally:
         sys.unraisablehook = hook
 
@@ -51,15 +55,16 @@ def determined_by(world: World) -> Iterator[None]:
     logging.disable(logging.CRITICAL)
     # What one simulation leaves behind in cycles is collected at its end, not in the midst of it:
     # finalizers would otherwise run at times that depend on everything before.
-    gc.collect()
     gc.disable()
+    gc.freeze()
     try:
         yield
     finally:
-        gc.enable()
         with _no_last_words():
             world.end()
             gc.collect()
+        gc.unfreeze()
+        gc.enable()
         logging.disable(disabled)
         (
             os.urandom, secrets.randbits, time.time, time.monotonic, time.perf_counter,

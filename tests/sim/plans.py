@@ -5,6 +5,7 @@ Most limits are tiny most of the time, so that what is rare in production happen
 
 from __future__ import annotations
 
+import functools
 import random
 from dataclasses import dataclass
 
@@ -67,8 +68,8 @@ def make_plan(draw: random.Random, kinds: tuple[str, ...]) -> Plan:
         tick_milliseconds=100,
         election_timeout_ticks=draw.choice((6, 10, 12)),
         clients=draw.randint(3, 10),
-        depth=draw.choice((4, 16, 32)),
-        operations=draw.randint(1000, 8000),
+        depth=draw.choice((4, 32, 64)),
+        operations=draw.randint(1000, 9000),
         fault_seconds=draw.uniform(4.0, 12.0),
         fault_kinds=tuple(sorted(draw.sample(kinds, min(len(kinds), count)))),
         fault_interval_seconds=draw.choice((0.2, 0.5, 1.0)),
@@ -108,25 +109,33 @@ def make_config(
     plan: Plan, node: int, shards: int, settings: dict[str, int | float | str]
 ) -> Config:
     """Return the configuration of a node; its limits may be tinier than users' may."""
-    initial = ",".join(
-        f"{other}@{host_of(other)}:{PEER_PORT}" for other in range(1, plan.nodes + 1)
-    )
-    config = load_config(
-        overrides={
-            "node.id": str(node),
-            "node.shards": str(shards),
-            "node.data_dir": "/disk/data",
-            "client.listen": f"{host_of(node)}:{CLIENT_PORT}",
-            "peer.listen": f"{host_of(node)}:{PEER_PORT}",
-            "cluster.initial": initial,
-            "cluster.groups": str(plan.groups),
-            "cluster.replication": str(plan.replication),
-            "raft.tick_milliseconds": str(plan.tick_milliseconds),
-            "raft.election_timeout_ticks": str(plan.election_timeout_ticks),
-        }
-    ).config
+    config = _load(
+        plan.nodes, node, shards, plan.groups, plan.replication,
+        plan.tick_milliseconds, plan.election_timeout_ticks,
+    )  # fmt: skip
     for name, value in settings.items():
         section, key = name.split(".")
         changed = msgspec.structs.replace(getattr(config, section), **{key: value})
         config = msgspec.structs.replace(config, **{section: changed})
     return config
+
+
+@functools.cache
+def _load(
+    nodes: int, node: int, shards: int, groups: int, replication: int, tick: int, timeout: int
+) -> Config:
+    """Load a configuration once; thousands of starts need the same few."""
+    initial = ",".join(f"{other}@{host_of(other)}:{PEER_PORT}" for other in range(1, nodes + 1))
+    settings = {
+        "node.id": node,
+        "node.shards": shards,
+        "node.data_dir": "/disk/data",
+        "client.listen": f"{host_of(node)}:{CLIENT_PORT}",
+        "peer.listen": f"{host_of(node)}:{PEER_PORT}",
+        "cluster.initial": initial,
+        "cluster.groups": groups,
+        "cluster.replication": replication,
+        "raft.tick_milliseconds": tick,
+        "raft.election_timeout_ticks": timeout,
+    }
+    return load_config(overrides={key: str(value) for key, value in settings.items()}).config

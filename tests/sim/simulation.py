@@ -8,6 +8,7 @@ from collections import Counter as Tally
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from rafterd.placement import group_members
 from rafterd.replica import Replica
 from tests.linear.checker import check
 from tests.linear.history import History
@@ -77,6 +78,10 @@ class Simulation:
             self.world.draw, self.plan.groups, self.plan.clients * self.plan.depth
         )
         self.clients: list[SimClient] = []
+        self._members = {
+            group: group_members(group, self.nodes, self.plan.replication)
+            for group in range(1, self.plan.groups + 1)
+        }
 
     def run(self) -> Result:
         """Run to the end or to the first violation."""
@@ -92,6 +97,7 @@ class Simulation:
             # The processes end here, where the last words of their coroutines are not heard.
             self.nodes.clear()
             self.clients.clear()
+            del self.network, self.faults
         return Result(
             self.world.seed, self.plan, violation, self.world.trace.digest,
             len(history.operations), self.world.tally, history, self.world.now,
@@ -139,18 +145,19 @@ class Simulation:
         """See that each group with a live quorum has a leader, and commits, in time."""
         world = self.world
         timeout = self.plan.election_timeout_seconds
-        world.run_until(
-            world.now + SETTLE_SECONDS + LEADER_TIMEOUTS * timeout,
-            lambda: not self._groups_without_leader(),
+        world.wait(
+            SETTLE_SECONDS + LEADER_TIMEOUTS * timeout, lambda: not self._groups_without_leader()
         )
         for group in self._groups_without_leader():
             world.violated(f"group {group} has no leader, long after the last fault")
         prober = self._make_client(len(self.clients))
         prober.left = 0
-        world.run_until(
-            world.now + (COMMIT_TIMEOUTS - LEADER_TIMEOUTS) * timeout + SETTLE_SECONDS,
+        world.wait(
+            SETTLE_SECONDS + (COMMIT_TIMEOUTS - LEADER_TIMEOUTS) * timeout,
             lambda: self._has_committed(prober),
         )
+        if not self._has_committed(prober):
+            world.violated("a group has a leader and commits nothing, long after the last fault")
 
     def live_replicas(self, group: int) -> dict[int, Replica]:
         """Return the replicas of a group that are there, by their nodes."""
@@ -167,18 +174,11 @@ class Simulation:
         majority = self.plan.replication // 2 + 1
         # Only where bits have rotted may a replica be missing.
         rotten = {number for number, node in self.nodes.items() if node.is_damaged}
-        live = []
-        for group in range(1, self.plan.groups + 1):
-            members = self._members(group)
-            if len([node for node in members if node not in rotten]) >= majority:
-                live.append(group)
-        return live
-
-    def _members(self, group: int) -> tuple[int, ...]:
-        for node in self.nodes.values():
-            for shard in node.shards.values():
-                return shard.boot.config.members(group)
-        return ()
+        return [
+            group
+            for group, members in self._members.items()
+            if len(set(members) - rotten) >= majority
+        ]
 
     def _groups_without_leader(self) -> list[int]:
         """Return the live groups whose members do not follow one leader."""
@@ -204,9 +204,7 @@ class Simulation:
         """Let the clients have their last answers."""
         for client in self.clients:
             client.is_over = True
-        self.world.run_until(
-            self.world.now + DRAIN_SECONDS, lambda: all(client.is_idle for client in self.clients)
-        )
+        self.world.wait(DRAIN_SECONDS, lambda: all(client.is_idle for client in self.clients))
         for client in self.clients:
             if not client.is_idle:
                 self.world.violated("a command was never answered, and its connection never closed")
@@ -228,14 +226,14 @@ class Simulation:
             reader.ask(left[:READ_BACK_DEPTH])
             return not left
 
-        self.world.run_until(self.world.now + DRAIN_SECONDS, is_done)
+        self.world.wait(DRAIN_SECONDS, is_done)
         for intent in intents:
             if intent.key not in reader.succeeded:
                 self.world.violated(f"{intent} was never answered")
 
     def _compare_replicas(self) -> None:
         """Wait until all replicas of a group have applied the same, and compare their states."""
-        self.world.run_until(self.world.now + DRAIN_SECONDS, self._are_level)
+        self.world.wait(DRAIN_SECONDS, self._are_level)
         for group in self._live_groups():
             replicas = self.live_replicas(group)
             for node, replica in replicas.items():

@@ -16,6 +16,7 @@ from typing import Any
 import xxhash
 
 NANOSECONDS = 1_000_000_000
+WAIT_STEP_SECONDS = 0.02
 
 
 class Violation(Exception):
@@ -69,7 +70,7 @@ class World:
         """Plan an event some time from now."""
         self.at(self.now + seconds, action, *arguments)
 
-    def run_until(self, seconds: float, is_over: Callable[[], bool] | None = None) -> None:
+    def run_until(self, seconds: float) -> None:
         """Let time pass. Raises the first Violation, at the event that showed it."""
         events = self._events
         while events and events[0][0] <= seconds:
@@ -77,14 +78,19 @@ class World:
             action(*arguments)
             if self._is_failed is not None:
                 raise self._is_failed
-            if is_over is not None and is_over():
-                return
         self.now = seconds
+
+    def wait(self, seconds: float, is_over: Callable[[], bool]) -> None:
+        """Let time pass until something holds, for so many seconds at most."""
+        end = self.now + seconds
+        while not is_over() and self.now < end:
+            self.run_until(min(self.now + WAIT_STEP_SECONDS, end))
 
     def end(self) -> None:
         """Let go of everything that happened and would have."""
         self.loops.clear()
         self._events.clear()
+        self._is_failed = None
 
     def violated(self, what: str) -> None:
         """End the run: what must never be was seen. May be called where exceptions are lost."""
