@@ -19,6 +19,7 @@ MODELS: dict[str, Model] = {
     "counter": Counter(),
     "append": AppendList(),
     "batch": Batch(),
+    "lists": Batch(),
 }
 """The sorts of object a history can be of."""
 
@@ -93,6 +94,11 @@ class _Run:
                 if chance < 0.5:
                     return "read_many", (SUB_KEYS,)
                 return "write_many", (tuple((sub_key, value) for sub_key in SUB_KEYS),)
+            case "lists":
+                if chance < 0.3:
+                    return "read_many", (SUB_KEYS,)
+                sub_key = self.random.choice(SUB_KEYS)
+                return ("read", (sub_key,)) if chance < 0.4 else ("append", (sub_key, value))
         if chance < 0.4:
             return "read", ()
         if chance < 0.65:

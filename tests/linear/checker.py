@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.linear.history import History, Operation, Outcome
+from tests.linear.history import History, Operation, Outcome, shown
 from tests.linear.models import Model
 from tests.linear.search import Result, Verdict, search
 
@@ -40,7 +40,9 @@ class KeyReport:
             f"  the longest order found has {len(result.prefix)} operations, at its end:",
         ]
         lines += _lines(result.prefix[-EXPLANATION_OPERATIONS_MAX:])
-        lines.append(f"  after which the state is {result.state!r}, and there is no place for:")
+        lines.append(
+            f"  after which the state is {shown(result.state)}, and there is no place for:"
+        )
         lines += _lines(result.stuck[:EXPLANATION_OPERATIONS_MAX])
         return "\n".join(lines)
 

@@ -19,6 +19,7 @@ import msgspec
 FORMAT = "rafter-history"
 VERSION = 1
 SAME_AS_CLIENT = -1
+SHOWN_CHARACTERS_MAX = 120
 
 ARGUMENT_COUNTS: dict[str, tuple[int, ...]] = {
     "read": (0, 1),
@@ -110,11 +111,18 @@ class Operation(msgspec.Struct):
             raise HistoryError(f"an operation that is {self.outcome.name} has no result")
 
     def __str__(self) -> str:
-        arguments = ", ".join(map(repr, self.arguments))
+        arguments = ", ".join(map(shown, self.arguments))
         end = "" if self.completed is None else self.completed
         what = f"{self.kind}({arguments})"
-        answer = f"-> {self.result!r}" if self.outcome is Outcome.OK else self.outcome.name
+        answer = f"-> {shown(self.result)}" if self.outcome is Outcome.OK else self.outcome.name
         return f"[{self.invoked}..{end}] client {self.client}: {what} {answer}"
+
+
+def shown(value: object) -> str:
+    """Return a value as text for people; of a long one only both ends."""
+    text = repr(value)
+    ends = SHOWN_CHARACTERS_MAX // 2
+    return text if len(text) <= SHOWN_CHARACTERS_MAX else f"{text[:ends]} ... {text[-ends:]}"
 
 
 class History:

@@ -35,6 +35,11 @@ def marks_written(operation: Operation) -> Iterator[Mark]:
             yield from arguments[0]
 
 
+def may_have_happened(operation: Operation) -> bool:
+    """Tell whether an operation may have changed something: neither failed nor answered no."""
+    return operation.outcome is not Outcome.FAILED and operation.result is not False
+
+
 def with_values(operation: Operation, replacements: Mapping[Mark, Any]) -> tuple[Any, ...]:
     """Return the operation's arguments, with other values written in place of some marks."""
     arguments = operation.arguments
@@ -45,7 +50,7 @@ def with_values(operation: Operation, replacements: Mapping[Mark, Any]) -> tuple
     return (*arguments[:-1], replacements.get(mark, mark[1]))
 
 
-def marks_seen(operation: Operation) -> Iterator[Mark]:
+def marks_seen(operation: Operation) -> Iterator[tuple[Any, bytes]]:
     """Yield what a known operation saw."""
     arguments, result = operation.arguments, operation.result
     seen: Iterable[Mark] = ()
@@ -61,13 +66,13 @@ def marks_seen(operation: Operation) -> Iterator[Mark]:
     return ((sub_key, value) for sub_key, value in seen if value is not None)
 
 
-def marks_written_once(operations: Sequence[Operation], initial: Iterable[Mark]) -> set[Mark]:
-    """Return the marks that one operation alone may write, and are not in the state at first."""
+def marks_written_once(operations: Iterable[Operation], initial: Iterable[Mark]) -> set[Mark]:
+    """Return the marks that come up once at most: of one operation, or in the state at first."""
     writers = Counter(
         mark
         for operation in operations
-        if operation.outcome is not Outcome.FAILED
-        for mark in set(marks_written(operation))
+        if may_have_happened(operation)
+        for mark in marks_written(operation)
     )
     writers.update(initial)
-    return {mark for mark, count in writers.items() if count == 1} - set(initial)
+    return {mark for mark, count in writers.items() if count == 1}

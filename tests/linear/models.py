@@ -6,10 +6,11 @@ A model is immutable, and so are its states, which are hashable: a search keeps 
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from tests.linear.history import History, HistoryError, Operation, Outcome
+from tests.linear.marks import marks_seen
 from tests.linear.shapes import (
     Shapes,
     fits,
@@ -152,14 +153,7 @@ class AppendList(Model):
         if kind == "read":
             return state, state
         state += arguments[0]
-        # While the longest read is to come, the state must be a beginning of it; once it has
-        # happened, it is a beginning of the state. Without this, wrong orders of appends would be
-        # found out only at the next read, and there are factorially many.
-        longest = self.longest_read
-        is_possible = (
-            longest.startswith(state) if len(state) < len(longest) else state.startswith(longest)
-        )
-        return (state, len(state)) if is_possible else None
+        return (state, len(state)) if _agree(state, self.longest_read) else None
 
     def observed(self, operation: Operation) -> Any:
         result = super().observed(operation)
@@ -179,6 +173,18 @@ class AppendList(Model):
         return AppendList(self.initial, longest)
 
 
+def _agree(value: bytes, longest_read: bytes) -> bool:
+    """Tell whether a list can have this value.
+
+    While its longest read is to come, the value must be a beginning of it; once that has happened,
+    it is a beginning of the value. Without this, wrong orders of appends would be found out only at
+    the next read, and there are factorially many.
+    """
+    if len(value) < len(longest_read):
+        return longest_read.startswith(value)
+    return value.startswith(longest_read)
+
+
 class Batch(Model):
     """The keys of one partition, written and read together as often as alone.
 
@@ -195,15 +201,21 @@ class Batch(Model):
         "read_many": ((many(name),), many(maybe(text))),
     }
 
-    def __init__(self, initial: Iterable[tuple[bytes | str, bytes]] = ()) -> None:
+    def __init__(
+        self,
+        initial: Iterable[tuple[bytes | str, bytes]] = (),
+        longest_reads: Mapping[bytes | str, bytes] | None = None,
+    ) -> None:
         super().__init__(frozenset(initial))
+        self.longest_reads = longest_reads or {}
+        """The longest value read of each sub-key that is only ever appended to."""
 
     def apply(
         self,
         state: frozenset[tuple[bytes | str, bytes]],
         kind: str,
         arguments: tuple[Any, ...],
-    ) -> tuple[frozenset[tuple[bytes | str, bytes]], Any]:
+    ) -> tuple[frozenset[tuple[bytes | str, bytes]], Any] | None:
         values = dict(state)
         if kind == "read":
             return state, values.get(arguments[0])
@@ -218,6 +230,8 @@ class Batch(Model):
             sub_key, token = arguments
             values[sub_key] = values.get(sub_key, b"") + token
             answer = len(values[sub_key])
+            if not _agree(values[sub_key], self.longest_reads.get(sub_key, b"")):
+                return None
         else:
             answer = values.pop(arguments[0], None) is not None
         return frozenset(values.items()), answer
@@ -234,7 +248,41 @@ class Batch(Model):
                 asked, answered = len(operation.arguments[0]), len(operation.result)
                 if asked != answered:
                     raise HistoryError(f"{asked} sub-keys read, {answered} values: {operation}")
-        return self
+        return Batch(self.initial, _longest_reads(operations))
+
+    def is_past(self, state: frozenset[tuple[bytes | str, bytes]], operation: Operation) -> bool:
+        observed = self.observed(operation)
+        if not self.longest_reads or observed is UNTOLD:
+            return False
+        sizes: Iterable[tuple[bytes | str, int]] = ()
+        if operation.kind == "read":
+            sizes = ((operation.arguments[0], len(observed or b"")),)
+        elif operation.kind == "read_many":
+            pairs = zip(operation.arguments[0], observed, strict=True)
+            sizes = ((sub_key, len(value or b"")) for sub_key, value in pairs)
+        elif operation.kind == "append":
+            sizes = ((operation.arguments[0], observed - len(operation.arguments[1])),)
+        values = dict(state)
+        return any(
+            sub_key in self.longest_reads and len(values.get(sub_key, b"")) > size
+            for sub_key, size in sizes
+        )
+
+
+def _longest_reads(operations: Sequence[Operation]) -> dict[bytes | str, bytes]:
+    """Return the longest value read of each sub-key that is appended to, and nothing else."""
+    replaced = {one.arguments[0] for one in operations if one.kind in {"write", "delete"}}
+    replaced |= {
+        sub_key for one in operations if one.kind == "write_many" for sub_key, _ in one.arguments[0]
+    }
+    appended = {one.arguments[0] for one in operations if one.kind == "append"}
+    longest: dict[bytes | str, bytes] = dict.fromkeys(appended - replaced, b"")
+    for one in operations:
+        if one.outcome is Outcome.OK:
+            for sub_key, value in marks_seen(one):
+                if sub_key in longest:
+                    longest[sub_key] = max(longest[sub_key], value, key=len)
+    return longest
 
 
 def models_by_kind(history: History) -> Callable[[str], Model]:

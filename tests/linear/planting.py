@@ -10,6 +10,7 @@ set the register to its value. `plant` makes a history with the anomaly of that 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from copy import copy
 from random import Random
 
 from tests.linear.atomic_object import MODELS, SUB_KEYS, sound_history
@@ -296,6 +297,40 @@ def lost_batch(operations: list[Operation], random: Random) -> bool:
     return bool(chain)
 
 
+# ---- lists of a partition ----------------------------------------------------------------------
+
+
+def torn_lists(operations: list[Operation], random: Random) -> bool:
+    """Of tokens a and b, one read sees a without b, another b without a: each came first."""
+    reads = _known(operations, "read_many")
+    if not reads:
+        return False
+    model = random.choice(reads)
+    for place, client in enumerate((-2, -3)):
+        token = b"torn.%d;" % place
+        append = copy(model)
+        append.client = append.connection = client - 2
+        append.kind, append.arguments = "append", (SUB_KEYS[place], token)
+        append.outcome, append.completed, append.result = Outcome.UNKNOWN, None, None
+        read = copy(model)
+        read.client = read.connection = client
+        values = list(model.result)
+        values[place] = (values[place] or b"") + token
+        read.result = tuple(values)
+        operations += [append, read]
+    return True
+
+
+def stale_list(operations: list[Operation], random: Random) -> bool:
+    """A read of one list, after an acknowledged append to it, has nothing."""
+    appends, reads = _known(operations, "append"), _known(operations, "read")
+    for append, read in _chains(random, appends, reads):
+        if append.arguments[0] == read.arguments[0]:
+            read.result = None
+            return True
+    return False
+
+
 PLANTERS: dict[str, tuple[str, Planter]] = {
     planter.__name__: (sort, planter)
     for sort, planters in {
@@ -306,6 +341,7 @@ PLANTERS: dict[str, tuple[str, Planter]] = {
         "counter": (lost_add, duplicate_add, same_number_twice, counter_going_back),
         "append": (lost_append, duplicate_append, reordered_appends, list_getting_shorter),
         "batch": (torn_read, stale_batch, lost_batch),
+        "lists": (torn_lists, stale_list),
     }.items()
     for planter in planters
 }  # fmt: skip

@@ -12,8 +12,8 @@ Three rules leave out what cannot help, each by an argument about any order of w
   as it fits, and for good: in an order where it comes later, it may as well come now.
 - A value that one operation alone writes does not come back. It is not replaced before all that
   saw it are placed.
-- Where the walk is stuck at an operation whose answer is past (a counter that only grows has
-  outgrown it), nothing is tried before it.
+- Where the walk is stuck, and the answer of an operation without a place is past (a counter that
+  only grows has outgrown it), no open operation is tried.
 
 Operations without a deadline (`unknown.narrow`) are *open*: they have no completion, and need no
 place. They are not in the list but tried where the walk is stuck: most of them are not needed.
@@ -155,7 +155,7 @@ class _Search:
     def _find_open(self) -> int:
         """Return the next open operation that could come before this completion, or -1."""
         _, _, opened, state = self.position
-        if self.model.is_past(state, self.operations[~self.owner[self.entry]]):
+        if self._is_any_past(state):
             return -1
         moment = self.moment[self.entry]
         for index in range(self.next_open, len(self.operations)):
@@ -165,6 +165,16 @@ class _Search:
             if not opened >> (index - self.bounded_count) & 1 and (twin < 0 or opened >> twin & 1):
                 return index
         return -1
+
+    def _is_any_past(self, state: Any) -> bool:
+        """Tell whether an operation that has begun, and needs a place, cannot have one any more."""
+        entry = self.following[0]
+        while entry <= self.entry:
+            index = self.owner[entry]
+            if index >= 0 and self.model.is_past(state, self.operations[index]):
+                return True
+            entry = self.following[entry] or len(self.owner)
+        return False
 
     def _position_after(self, index: int) -> _Position | None:
         """Return the position with this operation placed next; None if it does not fit there."""

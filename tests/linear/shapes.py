@@ -15,16 +15,13 @@ def fits(operation: Operation, shapes: Shapes) -> bool:
     """Tell whether the operation is one of these."""
     if operation.kind not in shapes:
         return False
-    arguments, result = shapes[operation.kind]
-    return (
-        len(arguments) == len(operation.arguments)
-        and all(map(_call, arguments, operation.arguments))
-        and (operation.outcome is not Outcome.OK or result(operation.result))
-    )
-
-
-def _call(check: Check, value: object) -> bool:
-    return check(value)
+    checks, result = shapes[operation.kind]
+    if len(checks) != len(operation.arguments):
+        return False
+    for check, argument in zip(checks, operation.arguments, strict=True):
+        if not check(argument):
+            return False
+    return operation.outcome is not Outcome.OK or result(operation.result)
 
 
 def nothing(value: object) -> bool:

@@ -59,6 +59,11 @@ BATCH_WITH_APPENDS: Shapes = [
     *BATCH,
     ("append", st.tuples(SUB_KEYS, VALUES), st.sampled_from([None, 1, 2])),
 ]
+LISTS: Shapes = [
+    ("read", st.tuples(SUB_KEYS), BYTES),
+    ("append", st.tuples(SUB_KEYS, VALUES), st.sampled_from([None, 1, 2])),
+    ("read_many", st.just(((b"x", b"y"),)), st.tuples(BYTES, BYTES)),
+]
 
 
 @st.composite
@@ -98,6 +103,8 @@ def operations_of(draw: st.DrawFn, shapes: Shapes) -> list[Operation]:
         (BATCH, Batch()),
         (BATCH, Batch([(b"x", b"a")])),
         (BATCH_WITH_APPENDS, Batch()),
+        (LISTS, Batch()),
+        (LISTS, Batch([(b"x", b"a")])),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Model) else "",
 )

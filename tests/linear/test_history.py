@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,13 @@ def test_an_operation_reads_as_one_line_of_text() -> None:
     assert str(unknown) == "[1..] client 1: read() UNKNOWN"
 
 
+def test_a_long_value_is_shown_by_both_its_ends() -> None:
+    text = str(read(result=b"begin" + b"x" * 1000 + b"end"))
+    assert len(text) < 200
+    assert "begin" in text
+    assert text.endswith("xend'")
+
+
 def test_a_history_is_split_by_key() -> None:
     first, second, third = read(key="a"), read(key="b"), read(key="a", client=2)
     assert History([first, second, third]).by_key() == {"a": [first, third], "b": [second]}
@@ -118,6 +126,18 @@ def test_a_file_written_by_hand_is_read(tmp_path: Path) -> None:
     path = tmp_path / "h"
     path.write_text(f"{json.dumps(HEADER)}\n{json.dumps(LINE)}\n")
     assert History.load(path).operations == [read()]
+
+
+def test_the_example_of_the_documentation_is_a_history(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "testing.md").read_text()
+    (header,) = re.findall(r'`({"format": .*})`', text)
+    (lines,) = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
+    path = tmp_path / "h"
+    path.write_text(f"{header}\n{lines}")
+    assert [str(operation) for operation in History.load(path).operations] == [
+        "[10..14] client 1: cas(b'1.1', b'1.2') -> True",
+        "[12..] client 2: write(b'2.1') UNKNOWN",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -125,6 +125,19 @@ def test_an_answer_shorter_than_a_list_is_past() -> None:
     assert not AppendList().is_past(b"x" * 9, known("append", b"ab"))
 
 
+def test_lists_of_a_partition_only_grow() -> None:
+    append = known("append", b"x", b"b", result=2)
+    reads = known("read", b"x", result=b"ab"), known("read_many", (b"x", b"y"), result=(b"a", None))
+    model = Batch().for_history([append, *reads])
+    shorter, longer = frozenset({(b"x", b"a")}), frozenset({(b"x", b"abb")})
+    assert model.apply(frozenset({(b"x", b"b")}), "append", (b"x", b"b")) is None
+    for operation in (append, *reads):
+        assert not model.is_past(shorter, operation)
+        assert model.is_past(longer, operation)
+    written = Batch().for_history([append, *reads, unknown("write", b"x", b"")])
+    assert not any(written.is_past(longer, operation) for operation in (append, *reads))
+
+
 @pytest.mark.parametrize(
     ("model", "operation"),
     [

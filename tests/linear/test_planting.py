@@ -10,8 +10,8 @@ from tests.linear.checker import check
 from tests.linear.history import Outcome
 from tests.linear.planting import MODELS, PLANTERS, plant, sound_history
 
-ANOMALIES_OF_A_KIND = 60
-SOUND_HISTORIES_OF_A_SORT = 150
+ANOMALIES_OF_A_KIND = 50
+SOUND_HISTORIES_OF_A_SORT = 120
 
 
 def test_there_are_enough_controls() -> None:

@@ -114,10 +114,10 @@ class _Values:
         - what is unknown and had no effect there is taken out as well; what had one (`write`,
           `delete`, `get_and_set`) has the same without the value before.
         """
+        if operation.outcome is not Outcome.UNKNOWN or not self._can_leave_out:
+            return False
         marks = list(marks_written(operation))
-        is_unknown = operation.outcome is Outcome.UNKNOWN
-        all_hidden = bool(marks) and all(map(self._is_hidden, marks))
-        return is_unknown and self._can_leave_out and all_hidden
+        return bool(marks) and all(map(self._is_hidden, marks))
 
 
 def _answers_without_a_value(operation: Operation) -> bool:
