@@ -156,6 +156,7 @@ class ShardServices:
             sync_mode=self._config.storage.sync,
             on_fatal=self._on_fatal,
             make_flusher=self._environment.make_flusher,
+            buggify=self._environment.buggify,
         )
 
     def _make_snapshots(self, groups_max: int) -> Snapshots:
@@ -173,6 +174,7 @@ class ShardServices:
             counters=self._counters,
             generator=self._new_generator(),
             on_fatal=self._on_fatal,
+            buggify=self._environment.buggify,
         )
 
     def _make_status(self) -> StatusGatherer:
@@ -201,6 +203,7 @@ class ShardServices:
             schedule=self.engine.schedule,
             batches_outstanding_max=config.raft.batches_in_flight_max,
             random_bits=self._environment.random_bits,
+            buggify=self._environment.buggify,
         )
 
     def _add_group(self, group: int) -> None:

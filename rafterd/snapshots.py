@@ -23,6 +23,7 @@ from rafter_transport.registry import Registry
 from rafter_transport.tls import PeerTls
 from rafterd.config_schema import Config
 from rafterd.engine import Engine
+from rafterd.environment import Buggify, never
 from rafterd.express_files import ExpressFiles
 from rafterd.replica import NOWHERE, Place
 from rafterd.shared import Counter
@@ -139,6 +140,7 @@ class Snapshots:
         counters: memoryview,
         generator: random.Random,
         on_fatal: Callable[[BaseException], None],
+        buggify: Buggify = never,
     ) -> None:
         """Become the engine's handler of snapshots, and open a lane for those of other nodes."""
         self._loop = loop
@@ -157,6 +159,7 @@ class Snapshots:
             loop=loop,
             counters=counters,
             on_fatal=on_fatal,
+            buggify=buggify,
         )
         self._express = courier.express = Express(
             hello=hello,
@@ -180,6 +183,7 @@ class Snapshots:
             run=self._run,
             now_seconds=loop.time,
             counters=counters,
+            buggify=buggify,
         )
         self._working: asyncio.Task[None] | None = None
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from rafterd.placement import group_members
 from rafterd.replica import Replica
+from tests.linear.cheap import check_all
 from tests.linear.checker import check
 from tests.linear.history import History
 from tests.linear.models import AppendList, Batch, Counter, Model, Register
@@ -265,7 +266,10 @@ class Simulation:
                     )
 
     def _check_history(self) -> None:
-        report = check(self._history(), _model_of)
+        history = self._history()
+        for found in check_all(history):
+            self.world.violated(f"the history is impossible: {found}")
+        report = check(history, _model_of)
         if not report.is_linearizable:
             self.world.violated(f"the history is not linearizable\n{report}")
 
