@@ -21,8 +21,9 @@ from rafter_storage.snapshot_reader import (
     SnapshotReport,
     verify_directory,
 )
+from rafter_storage.snapshot_receiver import SnapshotReceiver
 from rafter_storage.snapshot_store import SnapshotKind, SnapshotStore
-from rafter_storage.snapshot_writer import SnapshotDraft, SnapshotPaths, SnapshotReceiver
+from rafter_storage.snapshot_writer import SnapshotDraft, SnapshotPaths
 
 __all__ = ["export_snapshot", "import_snapshot", "verify_path"]
 
