@@ -230,9 +230,9 @@ class SnapshotStore:
         self._drafts[group].append(receiver)
         return receiver
 
-    def kept_groups(self) -> list[int]:
-        """Return the groups of which a part is kept that nobody has come back for, ascending."""
-        return sorted(self._kept)
+    def kept(self) -> list[Manifest]:
+        """Return what is kept and nobody has come back for, as what it is to become; by group."""
+        return [self._kept[group].manifest for group in sorted(self._kept)]
 
     def drop_kept(self, group: int) -> SnapshotRemoval:
         """Let go of what is kept of a group, if anything is. Returns what is to be run elsewhere.

@@ -155,7 +155,7 @@ class ExpressFiles:
         ]
         removals = [self._parked.pop(group).receiver.abort for group in groups]
         if self._started_seconds <= before_seconds:
-            kept = self._store.kept_groups()
+            kept = [manifest.group for manifest in self._store.kept()]
             groups += kept
             removals += [self._store.drop_kept(group).run for group in kept]
         for group in groups:

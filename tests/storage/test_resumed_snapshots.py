@@ -47,9 +47,9 @@ def test_receiving_goes_on_after_a_restart(chunks: int) -> None:
     """The sender is told a chunk in mid-file, and that is on the disk (item 32)."""
     files, store = restarted_after(chunks)
     assert [info.index for info in store.snapshots(GROUP)] == [10]
-    assert store.kept_groups() == [GROUP]
+    assert store.kept() == [manifest_of(20)]
     receiver = begin_to_receive(store, 20)
-    assert store.kept_groups() == []
+    assert store.kept() == []
     there = sum(receiver.received.values())
     assert chunks - 1 <= there <= chunks
     assert there + receive_chunks(receiver, contents(20)) == CHUNKS
@@ -71,7 +71,7 @@ def test_it_goes_on_after_any_number_of_restarts() -> None:
 
 def test_a_restart_before_the_first_chunk_keeps_nothing() -> None:
     files, store = restarted_after(0)
-    assert store.kept_groups() == []
+    assert store.kept() == []
     assert names(files, store) == [published_name(10)]
 
 
@@ -86,17 +86,17 @@ def test_another_offer_gets_a_draft_of_its_own_and_the_kept_one_goes(
     assert receiver.recover(1) is False
     assert sum(receiver.received.values()) == 0
     store.drop_kept(GROUP).run()
-    assert store.kept_groups() == []
+    assert store.kept() == []
     assert names(files, store) == [published_name(10)]
     receiver.abort()
-    assert open_store(files, files.base).kept_groups() == []
+    assert open_store(files, files.base).kept() == []
 
 
 def test_an_offer_that_is_refused_leaves_what_is_kept() -> None:
     _, store = restarted_after(2)
     with pytest.raises(SnapshotRefused, match="of no use"):
         store.receive(manifest_of(5))
-    assert store.kept_groups() == [GROUP]
+    assert store.kept() == [manifest_of(20)]
 
 
 def test_one_that_nobody_resumes_is_dropped() -> None:
@@ -117,7 +117,7 @@ def test_one_that_a_snapshot_has_passed_goes_with_the_next_retirement(
     files, store = restarted_after(2)
     take(store, index)
     store.retire(GROUP).run()
-    assert store.kept_groups() == ([GROUP] if is_kept else [])
+    assert store.kept() == ([manifest_of(20)] if is_kept else [])
     assert [name for name in names(files, store) if name.endswith(".receiving")] == (
         [temporary_name(20, 3, "receiving")] if is_kept else []
     )
@@ -127,10 +127,10 @@ def test_what_is_kept_stands_in_nobody_s_way() -> None:
     """Neither of a start, nor of a snapshot of its index, nor of the removal of its group."""
     files, store = restarted_after(2)
     store.open()
-    assert store.kept_groups() == [GROUP]
+    assert store.kept() == [manifest_of(20)]
     store.begin(GROUP, 20, 3, MEMBERSHIP, 4).abort()
     store.remove_group(GROUP).run()
-    assert store.kept_groups() == []
+    assert store.kept() == []
     assert files.names(store.root) == []
 
 
@@ -154,7 +154,7 @@ def test_a_damaged_snapshot_is_replaced_by_one_whose_receiving_was_broken_off() 
     store = open_store(files, files.base)
     receive_chunks(begin_to_receive(store, 20), contents(20), 2)
     store = open_store(files, files.base)
-    assert store.kept_groups() == [GROUP]
+    assert store.kept() == [manifest_of(20)]
     receiver = begin_to_receive(store, 20)
     assert receive_chunks(receiver, contents(20)) == CHUNKS - 2
     receiver.finish()
@@ -200,7 +200,7 @@ def check_fourth_life(files: FakeFileSystem) -> None:
         receive(store, 20)
         files = files.crash(CrashMode.LOST)
         store = open_store(files, files.base)
-    assert store.kept_groups() == []
+    assert store.kept() == []
     assert names(files, store) == [published_name(10), published_name(20)]
     for info in store.snapshots(GROUP):
         assert store.verify(info) == []
