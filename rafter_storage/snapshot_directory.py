@@ -32,6 +32,7 @@ __all__ = [
     "LoadedGroup",
     "SnapshotRemoval",
     "group_directory",
+    "is_unfinished",
     "load_groups",
     "place_of",
     "published_name",
@@ -98,6 +99,12 @@ def place_of(path: Path) -> tuple[int, int] | None:
     group = _GROUP_NAME.fullmatch(path.parent.name)
     index = _INDEX_NAME.fullmatch(path.name)
     return None if group is None or index is None else (int(group[1]), int(index[1], 16))
+
+
+def is_unfinished(path: Path) -> bool:
+    """Tell by its name whether a directory holds what was being written, and not a snapshot."""
+    name = _TEMPORARY_NAME.fullmatch(path.name)
+    return name is not None and name[3] in {"taking", "receiving", "importing"}
 
 
 def load_groups(

@@ -11,6 +11,7 @@ from rafter_storage.file_system import REAL_FILE_SYSTEM
 from rafter_storage.snapshot_directory import (
     SnapshotRemoval,
     group_directory,
+    is_unfinished,
     load_groups,
     place_of,
     published_name,
@@ -38,6 +39,10 @@ def test_places_have_names_that_sort_and_are_read_back() -> None:
     assert place_of(path) == (7, 0xABC)
     assert temporary_name(0xABC, 3, "taking") == "0000000000000abc-3.taking"
     assert removing_group(root, 7, 3).name == "00000000000000000007-3.removing"
+    for ending in ("taking", "receiving", "importing"):
+        assert is_unfinished(path.with_name(temporary_name(0xABC, 3, ending)))
+    for other in (path, path.with_name(temporary_name(0xABC, 3, "damaged")), path.parent):
+        assert not is_unfinished(other)
     for other in (root, path.parent, path / "state", path.with_name("0abc-1.taking")):
         assert place_of(other) is None
 

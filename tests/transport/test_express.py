@@ -9,6 +9,8 @@ import pytest
 from rafter_transport.express import Transfer
 from rafter_transport.express_ends import SinkError
 from rafter_transport.handshake import Lane, decode_answer, encode_hello
+from rafter_transport.registry import NodeInfo
+from tests.ports import free_ports
 from tests.transport.express_support import (
     CHUNK_BYTES,
     QUICK_EXPRESS,
@@ -19,7 +21,7 @@ from tests.transport.express_support import (
     manifest_for,
     two_nodes,
 )
-from tests.transport.support import RawPeer, every_loop, make_hello, run
+from tests.transport.support import HOST, RawPeer, every_loop, make_hello, run
 from tests.transport.tls_support import Authority
 
 GROUP = 7
@@ -81,6 +83,33 @@ def test_a_snapshot_travels_over_tls_and_not_to_who_has_none(
 
     run(loop_kind, main())
     run(loop_kind, refused())
+
+
+@every_loop
+def test_a_transfer_follows_a_receiver_that_restarts_on_another_address(loop_kind: str) -> None:
+    """The original rafter kept the first address that it had heard of a node for ever."""
+
+    async def main() -> None:
+        nodes = two_nodes()
+        chunks = chunks_of(40)
+        store = MemoryStore()
+        is_half_way = threading.Event()
+        store.on_write = lambda number: is_half_way.set() if number == 20 else None
+        sender = Station(1, nodes, limits=QUICK_EXPRESS._replace(bytes_per_second=4000))
+        async with sender:
+            assert sender.express.send(2, 0, GROUP, b"install", MemorySource(chunks))
+            async with Station(2, nodes, store) as before:
+                await sender.until(is_half_way.is_set)
+            moved = nodes | {2: (HOST, free_ports())}
+            async with Station(2, moved, store) as after:
+                news = NodeInfo(2, *moved[2], 1, after.hello.incarnation)
+                assert sender.registry.update([news]) == set()
+                await sender.until(lambda: sender.sent != [])
+                assert sender.sent == [(GROUP, 2, True, "")]
+                assert (before.received, after.received) == ([], [(GROUP, 1, b"install")])
+            assert store.whole == {manifest_for(chunks): chunks}
+
+    run(loop_kind, main())
 
 
 @every_loop
