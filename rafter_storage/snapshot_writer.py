@@ -75,7 +75,7 @@ class SnapshotDraft:
     def abort(self) -> None:
         """Give it up and remove what was written, as far as the disk allows. May be called again.
 
-        After ``finish`` it does nothing. Raises nothing: what stays is removed at the next start.
+        After ``finish`` it does nothing. Raises nothing: what stays counts for nothing.
         """
         if self.is_over:
             return
