@@ -148,7 +148,7 @@ class Snapshots:
         self._counters = counters
         self._on_fatal = on_fatal
         self._executor = ThreadPoolExecutor(THREADS, thread_name_prefix="snapshot")
-        self._files = ExpressFiles(store)
+        self._files = ExpressFiles(store, loop.time)
         self._courier = courier = SnapshotCourier(
             engine=engine,
             store=store,
@@ -196,6 +196,8 @@ class Snapshots:
         """See which snapshots are due, and which transfers serve nobody. Some times a second."""
         self._taker.look()
         self._courier.look()
+        for remove in self._files.outdated():
+            self._run(remove).add_done_callback(_log_failure)
 
     def ask(self, group: int) -> None:
         """Take a snapshot of a group soon."""
@@ -222,7 +224,7 @@ class Snapshots:
             # It may wait for a log that is not written any more.
             await asyncio.wait((self._working,), timeout=CLOSE_SECONDS)
             self._working.cancel()
-        await self._files.discard(self._run)
+        await self._files.leave(self._run)
         await self._loop.run_in_executor(None, self._executor.shutdown)
 
     def _run(self, function: Callable[[], Result], /) -> "asyncio.Future[Result]":
@@ -232,3 +234,10 @@ class Snapshots:
         error = None if task.cancelled() else task.exception()
         if error is not None:
             self._on_fatal(error)
+
+
+def _log_failure(removing: "asyncio.Future[None]") -> None:
+    """Tell of what could not be removed; the next start may go on with it, or remove it."""
+    error = None if removing.cancelled() else removing.exception()
+    if error is not None:
+        logger.warning("a snapshot that has come in part stays on disk: %s", error)
