@@ -361,7 +361,7 @@ def test_a_part_that_nobody_sends_the_rest_of_is_removed_in_time(
         async with Nodes(tmp_path) as nodes:
             await nodes.start(1)
             await nodes.stop(1)
-            store = open_snapshots(nodes.configs[1], [1])
+            store = open_snapshots(nodes.configs[1], [1], REAL_FILE_SYSTEM)
             receiver = store.receive(manifest_of(40, {IMAGE_NAME: bytes(32)}, group=1))
             assert isinstance(receiver, SnapshotReceiver)
             receiver.write_chunk(IMAGE_NAME, 0, bytes(16))

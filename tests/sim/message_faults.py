@@ -41,10 +41,10 @@ class MessageFaults:
         if luck >= total:
             return ONCE
         if luck < self.drop_chance:
-            world.tally["drop"] += 1
+            world.tally["messages dropped"] += 1
             return ()
         if luck < self.drop_chance + self.double_chance:
-            world.tally["duplicate"] += 1
+            world.tally["messages doubled"] += 1
             return (0.0, world.between(*self.delay_seconds))
-        world.tally["reorder"] += 1
+        world.tally["messages delayed"] += 1
         return (world.between(*self.delay_seconds),)

@@ -172,7 +172,7 @@ class Network:
     def parts(self, data: bytes) -> Iterator[bytes]:
         """Return what arrived as its reader gets it."""
         if len(data) > 1 and self.world.chance(self.split_chance):
-            self.world.tally["split read"] += 1
+            self.world.tally["reads split"] += 1
             middle = self.world.draw.randrange(1, len(data))
             yield data[:middle]
             yield data[middle:]
@@ -277,7 +277,8 @@ class Network:
             listeners[:] = [each for each in listeners if each.loop is not loop]
         for transport in list(loop.transports.values()):
             transport.is_broken = True
-            self.reset(transport.other)
+            if loop.host not in self._down:
+                self.reset(transport.other)
         loop.transports.clear()
 
     def host_down(self, host: str) -> None:
