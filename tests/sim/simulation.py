@@ -57,7 +57,7 @@ class Result(NamedTuple):
 
 
 class Simulation:
-    """One run. `run` does all of it."""
+    """One run of a seed; `show` is called with each line of the trace."""
 
     def __init__(
         self,
@@ -66,6 +66,20 @@ class Simulation:
         kinds: tuple[str, ...] = tuple(KINDS),
     ) -> None:
         self.world = World(seed, show)
+        self._kinds = kinds
+
+    def run(self) -> Result:
+        """Run to the end or to the first violation. Called once."""
+        with determined_by(self.world):
+            # All of it is gone when the world's reign ends, tasks of processes that live included.
+            return Cluster(self.world, self._kinds).run()
+
+
+class Cluster:
+    """The cluster of one run, with its clients and its faults. `run` does all of it."""
+
+    def __init__(self, world: World, kinds: tuple[str, ...]) -> None:
+        self.world = world
         self.plan = make_plan(self.world.draw, kinds)
         self.world.note(str(self.plan))
         self.network = Network(self.world, self.plan.delay_seconds)
@@ -87,18 +101,13 @@ class Simulation:
     def run(self) -> Result:
         """Run to the end or to the first violation."""
         violation = ""
-        with determined_by(self.world):
-            try:
-                self._run()
-            except Violation as error:
-                violation = str(error)
-            except Exception:  # noqa: BLE001 - of the code under test, in one of its callbacks
-                violation = traceback.format_exc()
-            history = self._history()
-            # The processes end here, where the last words of their coroutines are not heard.
-            self.nodes.clear()
-            self.clients.clear()
-            del self.network, self.faults
+        try:
+            self._run()
+        except Violation as error:
+            violation = str(error)
+        except Exception:  # noqa: BLE001 - of the code under test, in one of its callbacks
+            violation = traceback.format_exc()
+        history = self._history()
         return Result(
             self.world.seed, self.plan, violation, self.world.trace.digest,
             len(history.operations), self.world.tally, history, self.world.now,
