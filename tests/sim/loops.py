@@ -160,7 +160,8 @@ class SimLoop(asyncio.AbstractEventLoop):
         handle = asyncio.Handle(callback, args, self, context)
         if not self.is_dead:
             self._ready.append(handle)
-            self._plan()
+            if len(self._ready) == 1:
+                self._plan()
         return handle
 
     def call_soon_threadsafe(  # type: ignore[override]

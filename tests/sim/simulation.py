@@ -57,30 +57,37 @@ class Result(NamedTuple):
 
 
 class Simulation:
-    """One run of a seed; `show` is called with each line of the trace."""
+    """One run of a seed; `show` is called with each line of the trace.
+
+    `kinds` are the faults that may be drawn, and `change` gets the plan that was drawn and returns
+    the one to be used.
+    """
 
     def __init__(
         self,
         seed: int,
         show: Callable[[str], None] | None = None,
         kinds: tuple[str, ...] = tuple(KINDS),
+        change: Callable[[Plan], Plan] = lambda plan: plan,
     ) -> None:
         self.world = World(seed, show)
         self._kinds = kinds
+        self._change = change
 
     def run(self) -> Result:
         """Run to the end or to the first violation. Called once."""
         with determined_by(self.world):
             # All of it is gone when the world's reign ends, tasks of processes that live included.
-            return Cluster(self.world, self._kinds).run()
+            plan = self._change(make_plan(self.world.draw, self._kinds))
+            return Cluster(self.world, plan).run()
 
 
 class Cluster:
     """The cluster of one run, with its clients and its faults. `run` does all of it."""
 
-    def __init__(self, world: World, kinds: tuple[str, ...]) -> None:
+    def __init__(self, world: World, plan: Plan) -> None:
         self.world = world
-        self.plan = make_plan(self.world.draw, kinds)
+        self.plan = plan
         self.world.note(str(self.plan))
         self.network = Network(self.world, self.plan.delay_seconds)
         self.checks = Checks(self.world)
