@@ -349,10 +349,12 @@ class RingConsumer:
     def _take_bundle(self, at: int, header: int, frames: list[bytes]) -> None:
         """Add the frames of a bundle."""
         size = header & _LENGTH_MASK
+        room = self._base + self._capacity - at
+        if header & _MORE or self._partial or not 4 <= size <= min(self._piece_bytes_max, room):
+            raise RingError(f"ring: piece of {size} bytes that can be no bundle")
         count = self._numbers[at >> 2]
         begin = 4 + 4 * count
-        is_possible = 0 < count <= FRAMES_PER_BUNDLE and begin <= size <= self._piece_bytes_max
-        if header & _MORE or self._partial or not is_possible:
+        if not 0 < count <= FRAMES_PER_BUNDLE or begin > size:
             raise RingError(f"ring: piece of {size} bytes that is no bundle of {count} frames")
         number = (at >> 2) + 1
         sizes = self._numbers[number : number + count].tolist()

@@ -306,6 +306,23 @@ def test_impossible_bundles_are_errors(bundle: list[int]) -> None:
         ring.close()
 
 
+def test_a_bundle_that_would_go_beyond_the_memory_is_an_error(ring: Ring) -> None:
+    while ring.producer.push(bytes(20)):
+        pass
+    # The last four bytes of the ring: what a damaged index may take for the begin of a piece.
+    ring.word(HEAD, CAPACITY - 4)
+    ring.word(TAIL, CAPACITY + 8)
+    struct.pack_into("<I", ring.memory, HEADER_BYTES + CAPACITY - 4, BUNDLE | 8)
+    events = os.eventfd(0, os.EFD_NONBLOCK)
+    consumer = RingConsumer(ring.memory, 0, events, FRAME_BYTES_MAX)
+    try:
+        with pytest.raises(RingError, match="piece"):
+            consumer.pop_all(9)
+    finally:
+        consumer.release()
+        os.close(events)
+
+
 def test_a_bundle_in_the_middle_of_a_frame_is_an_error(ring: Ring) -> None:
     assert ring.producer.push(bytes(PIECE + 1))
     struct.pack_into("<III", ring.memory, HEADER_BYTES + PIECE + 8, BUNDLE | 8, 1, 0)
