@@ -208,18 +208,22 @@ def receiving(theirs: tuple[Endpoint, ...], ours: tuple[Endpoint, ...]) -> Itera
         raise RuntimeError(f"the receiving process failed: {wait_status}")
 
 
-async def open_link(end: Endpoint, on_frame: Callable[[bytes], None]) -> AnyLink:
+async def open_link(
+    end: Endpoint, on_frame: Callable[[bytes], None], on_link: Callable[[AnyLink], None]
+) -> None:
+    """Open a link; `on_link` is called with it before the first frame can come."""
     loop = asyncio.get_running_loop()
     if isinstance(end, RingEnd):
         ring_link = RingLink(
             end, FRAME_BYTES_MAX, on_frame=on_frame, on_lost=lambda _: None, loop=loop
         )
+        on_link(ring_link)
         ring_link.start()
-        return ring_link
+        return
     link = SocketLink(FRAME_BYTES_MAX, on_frame=on_frame, on_lost=lambda _: None, loop=loop)
+    on_link(link)
     end.setblocking(False)
     await loop.connect_accepted_socket(lambda: link, end)
-    return link
 
 
 async def receive(ends: tuple[Endpoint, ...]) -> None:
@@ -236,7 +240,7 @@ async def receive(ends: tuple[Endpoint, ...]) -> None:
 
     links: list[AnyLink] = []
     for place, end in enumerate(ends):
-        links.append(await open_link(end, receiver(place)))
+        await open_link(end, receiver(place), links.append)
     await asyncio.wait([link.lost for link in links])
 
 
@@ -250,12 +254,15 @@ class Sender:
 
     async def connect(self, end: Endpoint) -> None:
         """Open the link."""
-        self._link = await open_link(end, self._take)
+        await open_link(end, self._take, self._opened)
 
     async def close(self) -> None:
         """Close the link."""
         self._link.close()
         await self._link.lost
+
+    def _opened(self, link: AnyLink) -> None:
+        self._link = link
 
     def _take(self, payload: bytes) -> None:
         self._on_answer(payload)

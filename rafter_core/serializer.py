@@ -1,7 +1,8 @@
 """One encoding of entries, memberships and snapshots, in msgpack, for disk and wire alike.
 
-- Entries are one flat array: [first index, term, kind, payload, term, kind, payload,
-  ...]. Indexes are contiguous by construction.
+- Entries on disk are rows, each of which says its own place: [[term, index, kind, payload], ...].
+  They were one flat array before: [first index, term, kind, payload, term, kind, payload, ...].
+  Both are read. In messages the flat array goes on without its first index (`message_wire`).
 - A membership is [voters, outgoing voters, learners, next learners, auto leave, witnesses], each
   but the flag an array of node ids. A snapshot is [index, term, membership, data].
 
@@ -34,20 +35,12 @@ _NORMAL = EntryKind.NORMAL
 _STRIPPED = EntryKind.STRIPPED
 _new_tuple = tuple.__new__
 
+_ROW_ITEMS = 4
 _COLUMNS_MIN = 8
 """From so many entries on, encoding by columns pays."""
 
 
 # Entries ------------------------------------------------------------------------------------------
-
-
-def entries_to_wire(entries: Sequence[Entry]) -> list[object]:
-    """Return the flat array of contiguous entries; an empty array for none."""
-    if not entries:
-        return []
-    items = entry_items(entries)
-    items.insert(0, entries[0].index)
-    return items
 
 
 def entry_items(entries: Sequence[Entry]) -> list[object]:
@@ -74,18 +67,52 @@ def _columns(entries: Sequence[Entry]) -> list[object]:
 
 
 def entries_from_wire(items: object) -> list[Entry]:
-    """Return the entries of a flat array, checked one by one. Raises DecodeError."""
-    size = _check_length(items)
-    if size == 0:
+    """Return the entries of rows or of a flat array, checked one by one. Raises DecodeError."""
+    if type(items) is not list:
+        raise DecodeError(f"entries are {type(items).__name__}, not an array")
+    if not items:
         return []
-    assert type(items) is list
+    if type(items[0]) is list:
+        return _entries_of_rows(items)
+    size = len(items)
+    if size == 1 or size % 3 != 1:
+        raise DecodeError(f"a flat array of entries cannot have {size} items")
     return entries_at(items, 1, size, items[0])
+
+
+def _entries_of_rows(rows: list[Any]) -> list[Entry]:
+    """Return the entries of rows, which must be contiguous."""
+    if len(rows[0]) != _ROW_ITEMS:
+        raise _bad_row()
+    index = rows[0][1]
+    if type(index) is not int or not 1 <= index < NUMBER_MAX - len(rows):
+        raise _bad_first_index()
+    entries: list[Entry] = []
+    last_term = 1
+    for row in rows:
+        if type(row) is not list or len(row) != _ROW_ITEMS:
+            raise _bad_row()
+        term, found, kind, payload = row
+        if type(found) is not int or found != index:
+            raise DecodeError(f"another entry stands where entry {index} should be")
+        if type(term) is not int or not last_term <= term <= NUMBER_MAX:
+            raise _bad_term(index)
+        if type(payload) is not bytes:
+            raise _bad_payload(index, payload)
+        if kind or type(kind) is not int:
+            kind = _other_kind(index, kind, payload)
+        else:
+            kind = _NORMAL
+        entries.append(_new_tuple(Entry, (term, index, kind, payload)))
+        last_term = term
+        index += 1
+    return entries
 
 
 def entries_at(items: list[Any], position: int, end: int, index: object) -> list[Entry]:
     """Return the entries that stand at [position, end), the first of which is to have `index`."""
     if type(index) is not int or not 1 <= index < NUMBER_MAX - (end - position):
-        raise DecodeError("the first index of entries is out of range")
+        raise _bad_first_index()
     entries: list[Entry] = []
     last_term = 1
     # Most messages have one entry: so no range, and no method bound in advance.
@@ -94,11 +121,9 @@ def entries_at(items: list[Any], position: int, end: int, index: object) -> list
         kind = items[position + 1]
         payload = items[position + 2]
         if type(term) is not int or not last_term <= term <= NUMBER_MAX:
-            raise DecodeError(f"the term of entry {index} is out of range or falls")
+            raise _bad_term(index)
         if type(payload) is not bytes:
-            raise DecodeError(
-                f"the payload of entry {index} is {type(payload).__name__}, not bytes"
-            )
+            raise _bad_payload(index, payload)
         if kind or type(kind) is not int:
             kind = _other_kind(index, kind, payload)
         else:
@@ -111,14 +136,20 @@ def entries_at(items: list[Any], position: int, end: int, index: object) -> list
     return entries
 
 
-def _check_length(items: object) -> int:
-    """Return the length of an array of entries, if an array of entries can have it."""
-    if type(items) is not list:
-        raise DecodeError(f"entries are {type(items).__name__}, not an array")
-    size = len(items)
-    if size == 1 or (size % 3 != 1 and size):
-        raise DecodeError(f"an array of entries cannot have {size} items")
-    return size
+def _bad_row() -> DecodeError:
+    return DecodeError(f"a row of entries is not an array of {_ROW_ITEMS} items")
+
+
+def _bad_first_index() -> DecodeError:
+    return DecodeError("the first index of entries is out of range")
+
+
+def _bad_term(index: int) -> DecodeError:
+    return DecodeError(f"the term of entry {index} is out of range or falls")
+
+
+def _bad_payload(index: int, payload: object) -> DecodeError:
+    return DecodeError(f"the payload of entry {index} is {type(payload).__name__}, not bytes")
 
 
 def _other_kind(index: int, kind: object, payload: bytes) -> EntryKind:
@@ -131,8 +162,11 @@ def _other_kind(index: int, kind: object, payload: bytes) -> EntryKind:
 
 
 def pack_entries(entries: Sequence[Entry]) -> bytes:
-    """Return the encoding of contiguous entries: the body of a log record."""
-    packed: bytes = msgpack.packb(entries_to_wire(entries))
+    """Return the encoding of contiguous entries: the body of a log record.
+
+    An entry is a tuple and its kind a number, so there is nothing to take apart: it is its own row.
+    """
+    packed: bytes = msgpack.packb(entries)
     return packed
 
 

@@ -147,11 +147,7 @@ class FragmentedBuffer:
         With an alignment, the length must have been padded to it. Whoever keeps the list keeps
         the fragments from being used again.
         """
-        self.settle()
-        if self._parts_bytes % self.alignment:
-            raise StorageError(
-                f"{self._parts_bytes} bytes are no multiple of the alignment {self.alignment}"
-            )
+        self._settle_whole()
         return self._parts.copy()
 
     def write(
@@ -161,7 +157,8 @@ class FragmentedBuffer:
 
         Errors are ``OSError``.
         """
-        write_exactly(files, descriptor, self.buffers(), offset, is_synced=is_synced)
+        self._settle_whole()
+        write_exactly(files, descriptor, self._parts, offset, is_synced=is_synced)
 
     def release(self) -> None:
         """Give the memory back, once the write is over. May be called again."""
@@ -229,6 +226,13 @@ class FragmentedBuffer:
         self._pending = []
         self._large = []
         self._counted = self._counted_bytes = 0
+
+    def _settle_whole(self) -> None:
+        self.settle()
+        if self._parts_bytes % self.alignment:
+            raise StorageError(
+                f"{self._parts_bytes} bytes are no multiple of the alignment {self.alignment}"
+            )
 
     def _copy(self, pieces: list[Buffer], pool: FragmentPool) -> None:
         """Copy pieces behind what the fragments hold already."""

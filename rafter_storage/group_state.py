@@ -14,7 +14,6 @@ import msgspec
 
 from rafter_core.entries import Entry, HardState
 from rafter_core.membership import Membership
-from rafter_core.serializer import entries_to_wire
 from rafter_core.snapshot import Snapshot
 from rafter_storage.errors import InvalidWrite
 from rafter_storage.group_metadata import GroupMetadata, pack_metadata
@@ -27,8 +26,8 @@ __all__ = ["Draft", "FoundedGroup", "GroupChange", "GroupState", "GroupWrite"]
 
 _NO_ENTRIES = (0, 0, 0)
 
-# The bytes of ``serializer.pack_entries``, in a third of its time: this is the dearest step of a
-# write (docs/storage.md).
+# The bytes of ``serializer.pack_entries`` in less of its time: this is the dearest step of a write
+# (docs/storage.md).
 _pack = msgspec.msgpack.Encoder().encode
 
 
@@ -166,7 +165,7 @@ class GroupState:
                 # the log may end with them.
                 is_last = run[-1].index == entries[-1].index
                 recorded = hard_state if is_last else hard_state._replace(commit=commit)
-                body = _pack(entries_to_wire(run))
+                body = _pack(run)
                 yield Draft(RecordKind.ENTRIES, self, recorded, entries_range, body, run)
         elif hard_state != before and write.snapshot is None:
             yield Draft(RecordKind.ENTRIES, self, hard_state, _NO_ENTRIES, b"")
@@ -215,7 +214,7 @@ class GroupState:
     def copy(self, slot: Slot, entries: Sequence[Entry]) -> Draft:
         """Return the record that rewrites a slot. Nothing of this group may be under way."""
         entries_range = (slot.first_index, slot.last_index, slot.term)
-        body = _pack(entries_to_wire(entries))
+        body = _pack(entries)
         return Draft(RecordKind.COPY, self, self.hard_state, entries_range, body)
 
     def _metadata_draft(self, kind: RecordKind) -> Draft:

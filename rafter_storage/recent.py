@@ -73,8 +73,9 @@ class RecentEntries:
             self._bytes -= self._batches.pop()[1]
 
     def _evict(self) -> None:
-        # A quarter goes at once, so that a full cache does not move its list on every append.
-        bytes_target = self._bytes_max - self._bytes_max // 4
+        # A sixteenth goes at once: so a full cache does not move its list on every small append,
+        # and no append has to let go of thousands of entries, which takes longer than a sync.
+        bytes_target = self._bytes_max - self._bytes_max // 16
         batches = self._batches
         while len(batches) > 1 and self._bytes > bytes_target:
             self._bytes -= batches.popleft()[1]

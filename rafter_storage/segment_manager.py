@@ -337,7 +337,8 @@ class SegmentManager:
         if job.must_sync:
             if job.sequence == self._head.header.sequence:
                 self._head.synced_offset = job.end
-            self._advance_to(job.first_sequence)
+            if job.first_sequence:
+                self._advance_to(job.first_sequence)
         self._records += len(job.drafts)
         self._appended_bytes += job.end - job.offset
         self._syncs += job.syncs

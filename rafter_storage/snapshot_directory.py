@@ -3,13 +3,15 @@
 ::
 
     <root>/<group:020d>/<index:016x>/            published: files and, written last, the manifest
-    <root>/<group:020d>/<index:016x>-<n>.taking     unfinished; also .receiving, .importing
+    <root>/<group:020d>/<index:016x>-<n>.taking     unfinished; also .importing
+    <root>/<group:020d>/<index:016x>-<n>.receiving  unfinished; the manifest is written first
     <root>/<group:020d>/<index:016x>-<n>.damaged    a damaged one that made way for its replacement
     <root>/<group:020d>/<index:016x>-<n>.removing   retired, being removed
     <root>/<group:020d>-<n>.removing                a whole group that is being removed
 
-Loading removes what is unfinished or being removed. A published snapshot that is not whole is
-damage and no rubbish: it stays and is reported. Other names are left alone.
+Loading removes what is unfinished or being removed, but for the newest draft of a group that is
+being received and has a whole manifest: its sender may go on with it. A published snapshot that is
+not whole is damage and no rubbish: it stays and is reported. Other names are left alone.
 """
 
 import re
@@ -21,13 +23,16 @@ from rafter_storage.data_directory import check_private, is_directory, remove_tr
 from rafter_storage.errors import Damage, DataDirectoryError, SnapshotCorrupted, StorageError
 from rafter_storage.file_system import FileSystem
 from rafter_storage.snapshot_files import read_manifest
+from rafter_storage.snapshot_manifest import Manifest
 from rafter_storage.snapshot_reader import SnapshotInfo
 
 __all__ = [
     "DamagedSnapshot",
+    "KeptDraft",
     "LoadedGroup",
     "SnapshotRemoval",
     "group_directory",
+    "is_unfinished",
     "load_groups",
     "place_of",
     "published_name",
@@ -52,12 +57,20 @@ class DamagedSnapshot(NamedTuple):
     damage: Damage
 
 
+class KeptDraft(NamedTuple):
+    """What an earlier life received in part, and what it is to become."""
+
+    path: Path
+    manifest: Manifest
+
+
 class LoadedGroup(NamedTuple):
     """What is on disk of a group. ``last_number`` is the highest ``n`` in its temporary names."""
 
     group: int
     snapshots: list[SnapshotInfo]
     damaged: list[DamagedSnapshot]
+    draft: KeptDraft | None
     last_number: int
 
 
@@ -88,6 +101,12 @@ def place_of(path: Path) -> tuple[int, int] | None:
     return None if group is None or index is None else (int(group[1]), int(index[1], 16))
 
 
+def is_unfinished(path: Path) -> bool:
+    """Tell by its name whether a directory holds what was being written, and not a snapshot."""
+    name = _TEMPORARY_NAME.fullmatch(path.name)
+    return name is not None and name[3] in {"taking", "receiving", "importing"}
+
+
 def load_groups(
     files: FileSystem, root: Path, wanted: frozenset[int] | None
 ) -> Iterator[LoadedGroup]:
@@ -111,6 +130,7 @@ def _load_group(files: FileSystem, group: int, path: Path) -> LoadedGroup:
     snapshots = []
     damaged = []
     aside = []
+    drafts = []
     last_number = 0
     for name in files.names(path):
         temporary = _TEMPORARY_NAME.fullmatch(name)
@@ -118,21 +138,48 @@ def _load_group(files: FileSystem, group: int, path: Path) -> LoadedGroup:
             last_number = max(last_number, int(temporary[2]))
             if temporary[3] == "damaged":
                 aside.append((int(temporary[1], 16), path / name))
+            elif temporary[3] == "receiving":
+                drafts.append((int(temporary[1], 16), int(temporary[2]), path / name))
             else:
                 _remove(files, path / name)
         elif _INDEX_NAME.fullmatch(name) is not None:
-            found = _load_snapshot(files, group, int(name, 16), path / name)
-            if isinstance(found, SnapshotInfo):
-                snapshots.append(found)
+            loaded = _load_snapshot(files, group, int(name, 16), path / name)
+            if isinstance(loaded, SnapshotInfo):
+                snapshots.append(loaded)
             else:
-                damaged.append(found)
+                damaged.append(loaded)
     for index, moved in aside:
         if snapshots and snapshots[-1].index >= index:
             _remove(files, moved)
         else:
             damage = Damage(moved, 0, "it was damaged, and its replacement did not come")
             damaged.append(DamagedSnapshot(group, index, moved, damage))
-    return LoadedGroup(group, snapshots, damaged, last_number)
+    draft = _chosen_draft(files, group, snapshots[-1].index if snapshots else 0, drafts)
+    return LoadedGroup(group, snapshots, damaged, draft, last_number)
+
+
+def _chosen_draft(
+    files: FileSystem, group: int, newest_index: int, drafts: list[tuple[int, int, Path]]
+) -> KeptDraft | None:
+    """Return the newest draft that can be gone on with and is of use; remove the others."""
+    chosen = None
+    for index, _, path in sorted(drafts, reverse=True):
+        draft = None
+        if chosen is None and index > newest_index:
+            draft = chosen = _load_draft(files, group, index, path)
+        if draft is None:
+            _remove(files, path)
+    return chosen
+
+
+def _load_draft(files: FileSystem, group: int, index: int, path: Path) -> KeptDraft | None:
+    """Return what was received in part; None if nothing says what it is to become."""
+    if not is_directory(files, path):
+        return None
+    try:
+        return KeptDraft(path, read_manifest(files, path, group, index, with_files=False))
+    except SnapshotCorrupted:
+        return None
 
 
 def _load_snapshot(

@@ -36,13 +36,16 @@ _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 
 
 class ChunkWriter:
-    """Writes one new file from its first byte to its last. One thread at a time; raises OSError.
+    """Writes one file from its first byte to its last. One thread at a time; raises OSError.
 
-    What was written is synced every 32 MiB, so that the last sync does not hold up the log that
-    shares the disk.
+    The file is new, or with ``is_there`` one that an earlier writer left: see ``take_over``. What
+    was written is synced every 32 MiB, so that the last sync does not hold up the log that shares
+    the disk.
     """
 
-    def __init__(self, files: FileSystem, path: Path, chunk_bytes: int) -> None:
+    def __init__(
+        self, files: FileSystem, path: Path, chunk_bytes: int, *, is_there: bool = False
+    ) -> None:
         self._files = files
         self._path = path
         self._chunk_bytes = chunk_bytes
@@ -51,7 +54,8 @@ class ChunkWriter:
         self._whole = xxh3_64()
         self._offset = 0
         self._unsynced_bytes = 0
-        self._descriptor: int | None = files.open(path, _CREATE)
+        self._is_there = is_there
+        self._descriptor: int | None = files.open(path, os.O_RDWR if is_there else _CREATE)
 
     @property
     def chunks_begun(self) -> int:
@@ -74,11 +78,27 @@ class ChunkWriter:
             position += self._chunk_bytes
         self._pending += view[position:]
 
+    def take_over(self, length: int, checksum: int) -> bool:
+        """Go on behind the next chunk if the file has it already; tell whether it has.
+
+        It is written once more: whoever wrote it may have been killed before a sync, or behind one
+        that failed, and then the bytes that are read here are in the page cache alone.
+        """
+        assert self._descriptor is not None
+        assert not self._pending
+        data = read_exactly(self._files, self._descriptor, length, self._offset)
+        if len(data) != length or xxh3_64_intdigest(data) != checksum:
+            return False
+        self._write_chunk(memoryview(data))
+        return True
+
     def finish(self) -> SnapshotFile:
         """Write the rest, sync, close, and return what the manifest says of the file."""
         if self._pending:
             self._write_chunk(memoryview(self._pending))
         assert self._descriptor is not None
+        if self._is_there:
+            self._files.truncate(self._descriptor, self._offset)
         self._files.sync_data(self._descriptor)
         self.close()
         return SnapshotFile(
@@ -179,14 +199,16 @@ def check_file(files: FileSystem, path: Path, file: SnapshotFile) -> None:
     raise SnapshotCorrupted(Damage(path, offset, reason))
 
 
-def write_manifest(files: FileSystem, directory: Path, manifest: Manifest) -> None:
-    """Write the manifest of a snapshot whose files are durable; durable itself on return.
+def write_manifest(
+    files: FileSystem, directory: Path, manifest: Manifest, *, is_there: bool = False
+) -> None:
+    """Write the manifest of a snapshot, a new file or one that ``is_there``; durable on return.
 
-    Its name, and theirs, are durable after a sync of ``directory``. Raises ``OSError``, and
-    ``InvariantError`` for a manifest that could not be read back.
+    Its name is durable after a sync of ``directory``. Raises ``OSError``, and ``InvariantError``
+    for a manifest that could not be read back.
     """
     data = encode_manifest(manifest)
-    descriptor = files.open(directory / MANIFEST_NAME, _CREATE)
+    descriptor = files.open(directory / MANIFEST_NAME, os.O_WRONLY if is_there else _CREATE)
     try:
         write_exactly(files, descriptor, [data], 0)
         files.sync_data(descriptor)

@@ -1,7 +1,8 @@
 """The snapshots of the groups of a shard: what there is, what is kept, what goes.
 
 How they lie on disk is told in ``snapshot_directory``. A damaged snapshot is reported, and the
-next older one is used; it goes only when a sound one of its index or above is there.
+next older one is used; it goes only when a sound one of its index or above is there. What was
+received in part before a restart is *kept*, for its sender to come back.
 """
 
 import contextlib
@@ -15,6 +16,7 @@ from rafter_storage.errors import Damage, SnapshotRefused, StorageError
 from rafter_storage.file_system import REAL_FILE_SYSTEM, FileSystem
 from rafter_storage.snapshot_directory import (
     DamagedSnapshot,
+    KeptDraft,
     SnapshotRemoval,
     group_directory,
     load_groups,
@@ -24,12 +26,8 @@ from rafter_storage.snapshot_directory import (
 )
 from rafter_storage.snapshot_manifest import CHUNK_BYTES_MAX, Manifest, manifest_fault
 from rafter_storage.snapshot_reader import SnapshotInfo, SnapshotReader, verify_directory
-from rafter_storage.snapshot_writer import (
-    SnapshotDraft,
-    SnapshotPaths,
-    SnapshotReceiver,
-    SnapshotWriter,
-)
+from rafter_storage.snapshot_receiver import SnapshotReceiver
+from rafter_storage.snapshot_writer import SnapshotDraft, SnapshotPaths, SnapshotWriter
 
 __all__ = [
     "SnapshotKind",
@@ -73,6 +71,7 @@ class SnapshotStore:
         self._chunk_bytes = chunk_bytes
         self._snapshots: dict[int, list[SnapshotInfo]] = {}
         self._drafts: dict[int, list[SnapshotDraft]] = {}
+        self._kept: dict[int, KeptDraft] = {}
         self._readers: list[SnapshotReader] = []
         self._last_number = 0
 
@@ -80,7 +79,7 @@ class SnapshotStore:
         """Load what there is of ``groups``, or of all, and return it: oldest first.
 
         Manifests are read and verified, files looked at for their sizes alone. What was unfinished
-        is removed, also what had been received in part: its sender begins anew. Damage is in
+        is removed, but for the newest that had been received in part of each group. Damage is in
         ``damaged``. May be called again for further groups. Raises ``DataDirectoryError`` for
         wrong modes, owners and links, ``SnapshotRefused`` for a group of which one is being
         written, ``StorageError`` if the disk cannot be used.
@@ -103,6 +102,9 @@ class SnapshotStore:
             self._snapshots[found.group] = found.snapshots
             others = [damaged for damaged in self.damaged if damaged.group != found.group]
             self.damaged = [*others, *found.damaged]
+            self._kept.pop(found.group, None)
+            if found.draft is not None:
+                self._kept[found.group] = found.draft
             self._last_number = max(self._last_number, found.last_number)
         return {found.group: [*found.snapshots] for found in loaded}
 
@@ -207,7 +209,8 @@ class SnapshotStore:
         """Begin to receive the snapshot that a peer's manifest describes.
 
         Returns the snapshot of that place instead if a sound one is there already: it holds the
-        same state, whoever took it. Raises ``SnapshotRefused`` as ``begin``.
+        same state, whoever took it. If what was kept is of this very manifest, the receiver goes on
+        with that and is to ``recover`` first. Raises ``SnapshotRefused`` as ``begin``.
         """
         group, index = manifest.group, manifest.index
         newest = self.newest(group)
@@ -219,9 +222,26 @@ class SnapshotStore:
                 f"one of index {index} and term {manifest.term} is of no use"
             )
         paths = self._paths(group, index, SnapshotKind.RECEIVING)
-        receiver = SnapshotReceiver(self._files, paths, manifest)
+        kept = self._kept.get(group)
+        is_kept = kept is not None and kept.manifest == manifest
+        if is_kept:
+            paths = paths._replace(temporary=self._kept.pop(group).path)
+        receiver = SnapshotReceiver(self._files, paths, manifest, is_kept=is_kept)
         self._drafts[group].append(receiver)
         return receiver
+
+    def kept(self) -> list[Manifest]:
+        """Return what is kept and nobody has come back for, as what it is to become; by group."""
+        return [self._kept[group].manifest for group in sorted(self._kept)]
+
+    def drop_kept(self, group: int) -> SnapshotRemoval:
+        """Let go of what is kept of a group, if anything is. Returns what is to be run elsewhere.
+
+        For when its sender has offered another snapshot, or did not come back.
+        """
+        kept = self._kept.pop(group, None)
+        paths = [] if kept is None else [kept.path]
+        return SnapshotRemoval(self._files, group_directory(self.root, group), paths)
 
     def admit(self, draft: SnapshotDraft) -> SnapshotInfo:
         """Take a finished draft into use. Older snapshots stay until ``retire``.
@@ -243,10 +263,11 @@ class SnapshotStore:
     # ---- what goes -----------------------------------------------------------------------------
 
     def retire(self, group: int) -> SnapshotRemoval:
-        """Let go of the snapshots beyond the newest ``retained``, and of damaged ones below them.
+        """Let go of the snapshots beyond the newest ``retained``, and of what they have passed.
 
-        Call it once the log's metadata that names the newest is durable. The newest stays, and so
-        does what is being read. Returns what is to be run elsewhere. Raises ``StorageError``.
+        That is damaged ones below them, and what is kept of one that is not newer. Call it once the
+        log's metadata that names the newest is durable. The newest stays, and so does what is being
+        read. Returns what is to be run elsewhere. Raises ``StorageError``.
         """
         snapshots = self._snapshots.get(group, [])
         read = {reader.info.path for reader in self._open_readers()}
@@ -266,6 +287,9 @@ class SnapshotStore:
         for damaged in superseded:
             moved.append(self._move_out(damaged.path, parent, damaged.index))
             self.damaged.remove(damaged)
+        kept = self._kept.get(group)
+        if kept is not None and kept.manifest.index <= newest_index:
+            moved.append(self._kept.pop(group).path)
         return SnapshotRemoval(self._files, parent, moved)
 
     def remove_group(self, group: int) -> SnapshotRemoval:
@@ -286,6 +310,7 @@ class SnapshotStore:
             raise StorageError(f"cannot remove {path}: {error}") from error
         self._snapshots.pop(group, None)
         self._drafts.pop(group, None)
+        self._kept.pop(group, None)
         self.damaged = [damaged for damaged in self.damaged if damaged.group != group]
         return SnapshotRemoval(self._files, self.root, moved)
 

@@ -13,7 +13,7 @@ from rafter_core.membership import Membership
 from rafter_storage.data_directory import is_directory
 from rafter_storage.errors import SnapshotRefused, StorageError
 from rafter_storage.file_system import REAL_FILE_SYSTEM, FileSystem
-from rafter_storage.snapshot_directory import place_of
+from rafter_storage.snapshot_directory import is_unfinished, place_of
 from rafter_storage.snapshot_files import read_manifest
 from rafter_storage.snapshot_reader import (
     SnapshotInfo,
@@ -21,8 +21,9 @@ from rafter_storage.snapshot_reader import (
     SnapshotReport,
     verify_directory,
 )
+from rafter_storage.snapshot_receiver import SnapshotReceiver
 from rafter_storage.snapshot_store import SnapshotKind, SnapshotStore
-from rafter_storage.snapshot_writer import SnapshotDraft, SnapshotPaths, SnapshotReceiver
+from rafter_storage.snapshot_writer import SnapshotDraft, SnapshotPaths
 
 __all__ = ["export_snapshot", "import_snapshot", "verify_path"]
 
@@ -108,7 +109,7 @@ def verify_path(path: Path, *, files: FileSystem = REAL_FILE_SYSTEM) -> Snapshot
 
     Needs nothing but the directory. If it is one of a store, by its name, it must also be of that
     group and index. Only reads; any thread. Raises ``SnapshotRefused`` if it is no part of a
-    snapshot, ``StorageError`` if the disk cannot be read.
+    snapshot, nor one that is whole; ``StorageError`` if the disk cannot be read.
     """
     try:
         status = files.status(path)
@@ -117,6 +118,8 @@ def verify_path(path: Path, *, files: FileSystem = REAL_FILE_SYSTEM) -> Snapshot
     if status is None:
         raise SnapshotRefused(f"there is no {path}")
     directory, only = (path, None) if status.is_directory else (path.parent, path.name)
+    if is_unfinished(directory):
+        raise SnapshotRefused(f"{directory} holds a part of a snapshot, which was being written")
     group, index = place_of(directory) or (None, None)
     try:
         return verify_directory(files, directory, group=group, index=index, only=only)

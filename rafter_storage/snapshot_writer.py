@@ -1,9 +1,9 @@
-"""Writing a snapshot: under a temporary name, every byte synced, the manifest last, then renamed.
+"""Writing a snapshot: under a temporary name, every byte synced, and only then renamed.
 
 The order is: files, each synced; manifest, synced; the temporary directory synced; renamed to the
 published name; the directories above synced. Whatever a crash leaves is either the whole snapshot
-or a temporary directory, which the store removes when it is opened. What was there before is not
-touched.
+or a temporary directory, which counts for nothing. What was there before is not touched. Who
+receives a snapshot has its manifest first: see ``snapshot_receiver``.
 
 A writer belongs to one thread at a time, which need not be the store's; none of its calls belongs
 on an event loop.
@@ -16,8 +16,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from xxhash import xxh3_64_intdigest
-
 from rafter_core.errors import InvariantError
 from rafter_storage.data_directory import is_directory, remove_tree
 from rafter_storage.errors import SnapshotFailed, SnapshotRefused
@@ -27,12 +25,11 @@ from rafter_storage.snapshot_manifest import (
     FILES_MAX,
     Manifest,
     SnapshotFile,
-    manifest_fault,
     name_fault,
 )
 from rafter_storage.snapshot_reader import SnapshotInfo
 
-__all__ = ["SnapshotDraft", "SnapshotPaths", "SnapshotReceiver", "SnapshotWriter"]
+__all__ = ["SnapshotDraft", "SnapshotPaths", "SnapshotWriter"]
 
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -78,7 +75,7 @@ class SnapshotDraft:
     def abort(self) -> None:
         """Give it up and remove what was written, as far as the disk allows. May be called again.
 
-        After ``finish`` it does nothing. Raises nothing: what stays is removed at the next start.
+        After ``finish`` it does nothing. Raises nothing: what stays counts for nothing.
         """
         if self.is_over:
             return
@@ -111,9 +108,8 @@ class SnapshotDraft:
             current.close()
 
     def _publish(self, manifest: Manifest) -> SnapshotInfo:
+        """Publish what is durable but for the names in the temporary directory."""
         files, paths = self._files, self.paths
-        self._make()
-        write_manifest(files, paths.temporary, manifest)
         files.sync_directory(paths.temporary)
         if files.status(paths.published) is not None:
             if paths.displaced is None:
@@ -176,7 +172,10 @@ class SnapshotWriter(SnapshotDraft):
         """
         with self._guarded("finish"):
             self._end()
-            return self._publish(replace(self._manifest, files=tuple(self._finished)))
+            self._make()
+            manifest = replace(self._manifest, files=tuple(self._finished))
+            write_manifest(self._files, self.paths.temporary, manifest)
+            return self._publish(manifest)
 
     def _begin(self, name: str) -> None:
         fault = name_fault(name)
@@ -195,94 +194,3 @@ class SnapshotWriter(SnapshotDraft):
         if self._current is not None:
             self._finished.append(self._current.finish())
             self._current = None
-
-
-class SnapshotReceiver(SnapshotDraft):
-    """Writes the snapshot that another node sends, against the manifest that it sent before.
-
-    Each chunk is checked before it is written, so damage on the way is found when it happens, and
-    what is published is byte for byte what the sender had. Chunks come in order: files as in the
-    manifest, chunks by number. After a broken link ``next_chunk`` tells where to go on.
-    """
-
-    def __init__(self, files: FileSystem, paths: SnapshotPaths, manifest: Manifest) -> None:
-        fault = manifest_fault(manifest)
-        if fault is not None:
-            raise SnapshotRefused(f"cannot receive by a manifest that is none: {fault}")
-        super().__init__(files, paths, manifest)
-        self._file_number = 0
-
-    @property
-    def next_chunk(self) -> tuple[str, int] | None:
-        """The file and number of the chunk that is due; None once all chunks are there."""
-        number = self._chunks_in_current()
-        for file in self._manifest.files[self._file_number :]:
-            if number < file.chunk_count:
-                return file.name, number
-            number = 0
-        return None
-
-    @property
-    def received(self) -> dict[str, int]:
-        """How many chunks of each file are there: all before it, none after it."""
-        counts = {}
-        for number, file in enumerate(self._manifest.files):
-            if number < self._file_number:
-                counts[file.name] = file.chunk_count
-            else:
-                counts[file.name] = self._chunks_in_current() if number == self._file_number else 0
-        return counts
-
-    def write_chunk(self, name: str, number: int, data: bytes | memoryview) -> None:
-        """Write the chunk that is due. Durable after ``finish``.
-
-        Raises ``SnapshotRefused`` for another chunk and for other bytes than the manifest's:
-        nothing has changed then, the right chunk may follow. Raises ``SnapshotFailed``, after
-        which the draft is gone.
-        """
-        with self._guarded("write"):
-            if self.next_chunk != (name, number):
-                raise SnapshotRefused(
-                    f"chunk {number} of {name[:300]!r} came, {self.next_chunk} is due"
-                )
-            self._end_whole_files()
-            file = self._manifest.files[self._file_number]
-            if len(data) != file.chunk_length(number):
-                raise SnapshotRefused(
-                    f"chunk {number} of {name} has {len(data)} bytes, "
-                    f"expected {file.chunk_length(number)}"
-                )
-            if xxh3_64_intdigest(data) != file.chunk_checksum(number):
-                raise SnapshotRefused(f"chunk {number} of {name} does not match its checksum")
-            current = self._current or self._open(file.name, file.chunk_bytes)
-            current.write(data)
-
-    def finish(self) -> SnapshotInfo:
-        """Publish the snapshot once all chunks are there; as ``SnapshotWriter.finish``.
-
-        Raises ``SnapshotRefused`` before, which changes nothing.
-        """
-        with self._guarded("finish"):
-            if self.next_chunk is not None:
-                raise SnapshotRefused(f"the snapshot is not whole, {self.next_chunk} is due")
-            self._end_whole_files()
-            return self._publish(self._manifest)
-
-    def _chunks_in_current(self) -> int:
-        if self._current is None:
-            return 0
-        return self._current.chunks_begun
-
-    def _end_whole_files(self) -> None:
-        """Close every file in turn that has all its chunks; one without any has them at once."""
-        while self._file_number < len(self._manifest.files):
-            file = self._manifest.files[self._file_number]
-            if self._chunks_in_current() < file.chunk_count:
-                return
-            current = self._current or self._open(file.name, file.chunk_bytes)
-            if current.finish() != file:
-                raise InvariantError(
-                    f"{file.name} is not what the manifest says, though each of its chunks is"
-                )
-            self._current = None
-            self._file_number += 1

@@ -121,7 +121,8 @@ class WriteJob:
         else:
             self.sync_seconds += writer.roll(self.number, self.roll, self.spare)
             self.syncs += 1
-        self.settle()
+        if self._pieces:
+            self.settle()
         if self.must_sync:
             self.sync_seconds += writer.write_synced(self._buffer, self.offset)
             self.syncs += 1

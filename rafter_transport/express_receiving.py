@@ -142,7 +142,7 @@ class Receiving:
             self._workshop.report_error("receiving a snapshot failed", error)
             self._answer(self.machine.fail("internal", "internal error of the receiver"))
         elif work.cancelled():
-            # A thread may still be in the sink: it is left alone, and goes at the next start.
+            # A thread may still be in the sink: it is left alone, as by a process that is killed.
             self._sink = None
             self.machine.lose("express is closing")
         self._pump()

@@ -15,10 +15,13 @@ a cache line of its own, and `capacity` bytes of data, a power of two:
     WAITS      both                    the producer waits for room, or is about to
     FORMAT, GENERATION, CAPACITY       set before anybody else can look
 
-In the data a piece is a u32 (length, and a bit that says whether more of the same frame
-follows) and the bytes, padded to 8. A piece never wraps: the word SKIP says that the rest up to the
-end is unused. A frame above `piece_bytes_max` travels in several pieces, so it may be larger than
-the ring. Words are stored as aligned 8-byte units, which no reader sees half.
+In the data a piece is a u32 (length and two bits) and the bytes, padded to 8. A piece never wraps:
+the word SKIP says that the rest up to the end is unused. One bit says that more of the same frame
+follows: a frame above `piece_bytes_max` travels in several pieces, so it may be larger than the
+ring. The other says that the piece is a *bundle*, of small frames that were sent together: a u32
+with their number, a u32 for the length of each, and then their bytes without gaps. So the cost of a
+piece, most of what a small frame costs, is shared by all of them. Words are stored as aligned
+8-byte units, which no reader sees half.
 
 **Publishing.** The producer writes the piece, then TAIL; the consumer copies the frames, then
 writes HEAD. x86-64 keeps stores in order and loads in order, so nothing else is needed. A producer
@@ -48,13 +51,19 @@ from __future__ import annotations
 import mmap
 import os
 import threading
+from array import array
+from bisect import bisect_right
+from collections.abc import Collection
+from itertools import accumulate, islice
 
 from rafter_transport.framing import FrameError
 
 RING_BYTES_MIN = 64
 HEADER_BYTES = 640
+FRAMES_PER_BUNDLE = 64
+"""How many frames travel in one piece at most."""
 
-_FORMAT_NUMBER = 0x31_676E_6972_7266
+_FORMAT_NUMBER = 0x32_676E_6972_7266
 _WORD_BYTES = 8
 # Numbers of 8-byte words. Two lines apart, as processors fetch lines in pairs.
 _FORMAT, _GENERATION, _CAPACITY = 0, 1, 2
@@ -62,8 +71,9 @@ _TAIL, _HEAD, _SLEEPS, _WAITS = 16, 32, 48, 64
 
 _PIECES_PER_RING = 4
 _MORE = 1 << 31
+_BUNDLE = 1 << 30
 _SKIP = (1 << 32) - 1
-_LENGTH_MASK = _MORE - 1
+_LENGTH_MASK = _BUNDLE - 1
 
 _fence_lock = threading.Lock()
 
@@ -109,8 +119,9 @@ class RingProducer:
     stay the caller's, and must outlive this.
     """
 
-    __slots__ = ("_base", "_capacity", "_head", "_mask", "_memory", "_numbers", "_rest",
-                 "_tail", "_wake_descriptor", "_words", "piece_bytes_max")  # fmt: skip
+    __slots__ = ("_base", "_bundle_bytes_max", "_capacity", "_head", "_mask", "_memory",
+                 "_numbers", "_rest", "_tail", "_wake_descriptor", "_words",
+                 "piece_bytes_max")  # fmt: skip
 
     def __init__(self, memory: mmap.mmap, offset: int, wake_descriptor: int) -> None:
         self._memory = memory
@@ -124,6 +135,8 @@ class RingProducer:
         self._head = self._words[_HEAD]
         self._rest: memoryview | None = None
         self.piece_bytes_max = _piece_bytes_max(self._capacity)
+        # Large frames gain nothing: they would be copied twice on each side.
+        self._bundle_bytes_max = self.piece_bytes_max // 2
 
     @property
     def unsent_bytes(self) -> int:
@@ -149,6 +162,23 @@ class RingProducer:
         self._rest = rest[size:]
         self.advance()
         return True
+
+    def push_some(self, frames: Collection[bytes]) -> int:
+        """Take the first frame, or the first few as a bundle; return how many, 0 without room.
+
+        There must be a frame. Otherwise as `push`.
+        """
+        bundle = list(islice(frames, FRAMES_PER_BUNDLE))
+        sizes = list(map(len, bundle))
+        count = len(bundle)
+        if 4 * (count + 1) + sum(sizes) > self._bundle_bytes_max:
+            ends = list(accumulate((4 + size for size in sizes), initial=4))
+            count = max(1, bisect_right(ends, self._bundle_bytes_max) - 1)
+        if count < 2 or self._rest is not None:
+            return int(self.push(bundle[0]))
+        piece = b"".join((array("I", (count, *sizes[:count])), *bundle[:count]))
+        size = len(piece)
+        return count if self._put(piece, size, size | _BUNDLE) else 0
 
     def advance(self) -> bool:
         """Put more of an unfinished frame into the ring; whether none of it is left.
@@ -263,7 +293,7 @@ class RingConsumer:
         return self._words[_TAIL] == self._head
 
     def pop_all(self, frames_max: int) -> list[bytes]:
-        """Take what is there, in order, but no more than `frames_max` frames.
+        """Take what is there, in order, up to `frames_max` frames; a bundle is taken whole.
 
         Raises FrameError for a frame above `frame_bytes_max`, and RingError for content that no
         producer writes; frames before it in the same call are given up, and so must be the ring.
@@ -277,7 +307,7 @@ class RingConsumer:
         frames: list[bytes] = []
         memory, numbers, base, mask = self._memory, self._numbers, self._base, self._mask
         plain_bytes_max = self._plain_bytes_max
-        while head < tail and frames_max:
+        while head < tail and frames_max > 0:
             position = head & mask
             at = base + position
             size = numbers[at >> 2]
@@ -285,9 +315,13 @@ class RingConsumer:
                 if size == _SKIP:
                     head += self._capacity - position
                     continue
-                self._take_piece(at + 4, size, frames)
+                taken = len(frames)
+                if size & _BUNDLE:
+                    self._take_bundle(at + 4, size, frames)
+                else:
+                    self._take_piece(at + 4, size, frames)
                 head += ((size & _LENGTH_MASK) + 11) & ~7
-                frames_max -= not size & _MORE
+                frames_max -= len(frames) - taken
                 continue
             frames.append(memory[at + 4 : at + 4 + size])
             head += (size + 11) & ~7
@@ -311,6 +345,29 @@ class RingConsumer:
             frames.append(bytes(self._partial))
             # A new buffer, so that one large frame does not pin its memory for good.
             self._partial = bytearray()
+
+    def _take_bundle(self, at: int, header: int, frames: list[bytes]) -> None:
+        """Add the frames of a bundle."""
+        size = header & _LENGTH_MASK
+        room = self._base + self._capacity - at
+        if header & _MORE or self._partial or not 4 <= size <= min(self._piece_bytes_max, room):
+            raise RingError(f"ring: piece of {size} bytes that can be no bundle")
+        count = self._numbers[at >> 2]
+        begin = 4 + 4 * count
+        if not 0 < count <= FRAMES_PER_BUNDLE or begin > size:
+            raise RingError(f"ring: piece of {size} bytes that is no bundle of {count} frames")
+        number = (at >> 2) + 1
+        sizes = self._numbers[number : number + count].tolist()
+        data = self._memory[at + begin : at + size]
+        start = end = 0
+        for frame_bytes in sizes:
+            end += frame_bytes
+            frames.append(data[start:end])
+            start = end
+        if end != len(data):
+            raise RingError(f"ring: piece of {size} bytes with frames of {end} bytes")
+        if end > self._frame_bytes_max and max(sizes) > self._frame_bytes_max:
+            raise self._too_long()
 
     def prepare_sleep(self) -> bool:
         """Ask to be woken at the next push. False: something is there; take it, do not sleep.

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from rafter_transport.framing import FrameError
 from rafter_transport.ring_pair import MappedRings, RingEnd
 
-FRAMES_PER_POP = 64
-"""How many frames are taken out of the ring at once."""
+FRAMES_PER_POP = 256
+"""How many frames are taken out of the ring at once, about."""
 TURN_SECONDS = 0.001
 """How long one turn delivers before other callbacks of the loop have theirs."""
 BELT_SECONDS = 0.01
@@ -31,6 +31,9 @@ class RingLink:
     in order, or the other process ended). What the other side had sent before it closed or
     died is delivered first. No frame is delivered after `close` or `abort`. What `on_frame`
     raises goes to the loop's exception handler, and the link is lost.
+
+    Of the frames that are sent in one loop iteration the first is in the ring at once. Those behind
+    it follow when the iteration ends, together.
 
     While frames come the ring is polled once per loop iteration; when an iteration found none
     the link sleeps on its eventfd. One turn delivers for TURN_SECONDS at most (and one frame at
@@ -108,13 +111,19 @@ class RingLink:
 
     def send(self, payload: bytes) -> None:
         """Send one frame. Never blocks; on a link that is closing the frame is lost."""
+        # The first frame of an iteration is there for the other side at once. Those behind it
+        # wait for the end of the iteration, and leave as bundles: many are cheaper together.
+        if self._is_kick_due:
+            self._backlog.append(payload)
+            self._backlog_bytes += len(payload) + FRAME_OVERHEAD_BYTES
+            return
         if self._is_closing or self._is_peer_gone:
             return
         if self._backlog or not self._push(payload):
             self._backlog.append(payload)
             self._backlog_bytes += len(payload) + FRAME_OVERHEAD_BYTES
         # Waking the other side costs a fence and perhaps a system call: once per iteration.
-        if not self._is_kick_due and not self._is_released:
+        if not self._is_released:
             self._is_kick_due = True
             self._loop.call_soon(self._kick)
 
@@ -126,6 +135,7 @@ class RingLink:
         if self._is_released:
             return
         self._is_closing = True
+        self._is_kick_due = False
         self._undelivered.clear()
         if self._is_peer_gone:
             self._release()
@@ -159,6 +169,7 @@ class RingLink:
             self._end.lifeline.recv(1)
         self._loop.remove_reader(self._end.lifeline.fileno())
         self._is_peer_gone = True
+        self._is_kick_due = False
         self._drop_waiting()
         if self._is_closing:
             self._release()
@@ -203,7 +214,8 @@ class RingLink:
     def _deliver(self) -> bool:
         """Deliver frames for TURN_SECONDS at most; whether the link is still open after them."""
         undelivered = self._undelivered
-        until_seconds = time.perf_counter() + TURN_SECONDS
+        clock = time.perf_counter
+        until_seconds = clock() + TURN_SECONDS
         if not undelivered:
             try:
                 undelivered.extend(self._rings.consumer.pop_all(FRAMES_PER_POP))
@@ -215,7 +227,7 @@ class RingLink:
                 self.on_frame(undelivered.popleft())
                 if self._is_closing:
                     return False
-                if time.perf_counter() >= until_seconds:
+                if clock() >= until_seconds:
                     break
         except Exception as error:  # noqa: BLE001 - as a loop does for what a protocol raises
             self._loop.call_exception_handler(
@@ -238,7 +250,7 @@ class RingLink:
             return True
 
     def _kick(self) -> None:
-        if self._is_released or not self._is_kick_due:
+        if not self._is_kick_due:
             return
         self._is_kick_due = False
         if self._is_waiting:
@@ -255,9 +267,9 @@ class RingLink:
             has_room = producer.advance()
             # The other side may take as fast as this one pushes: the ring's size is no bound.
             while has_room and backlog and time.perf_counter() < until_seconds:
-                has_room = producer.push(backlog[0])
-                if has_room:
-                    self._backlog_bytes -= len(backlog.popleft()) + FRAME_OVERHEAD_BYTES
+                taken = producer.push_some(backlog)
+                has_room = taken > 0
+                self._forget(taken)
         except FrameError as error:
             self.abort(error)
             return
@@ -266,6 +278,16 @@ class RingLink:
             self._wait_for_room()
         elif self._is_closing:
             self._release()
+
+    def _forget(self, count: int) -> None:
+        """Drop the first frames of the backlog, which the ring has taken."""
+        backlog = self._backlog
+        if count == len(backlog):
+            backlog.clear()
+            self._backlog_bytes = 0
+            return
+        for _ in range(count):
+            self._backlog_bytes -= len(backlog.popleft()) + FRAME_OVERHEAD_BYTES
 
     def _wait_for_room(self) -> None:
         """Come back when the other side has taken something, or to see whether it has.
@@ -295,6 +317,7 @@ class RingLink:
             return
         self._is_released = True
         self._is_closing = True
+        self._is_kick_due = False
         self._undelivered.clear()
         self._backlog.clear()
         self._backlog_bytes = 0

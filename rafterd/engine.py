@@ -34,7 +34,7 @@ from rafter_core import (
 )
 from rafter_storage.errors import CorruptionError, DiskFull
 from rafter_storage.segment_manager import GroupChange, GroupWrite, SegmentManager, WriteJob
-from rafterd.environment import MakeFlusher
+from rafterd.environment import Buggify, MakeFlusher, never
 from rafterd.flusher import Flusher, Job, make_flusher
 from rafterd.placement import shard_of_group
 from rafterd.raft_post import RaftCarrier, RaftPost, ShardCounts, received
@@ -92,6 +92,7 @@ class Engine:
         sync_mode: str,
         on_fatal: Callable[[BaseException], None],
         make_flusher: MakeFlusher = make_flusher,
+        buggify: Buggify = never,
     ) -> None:
         """Begin without groups. `snapshots` must be set before the first round."""
         self.snapshots: SnapshotHandler
@@ -105,6 +106,7 @@ class Engine:
         self._shard_counts = shard_counts
         self._counters = counters
         self._on_fatal = on_fatal
+        self._buggify = buggify
         self._flusher: Flusher = make_flusher(sync_mode, loop, self._write_ended)
         self._is_scheduled = False
         self._is_stopped = False
@@ -332,6 +334,9 @@ class Engine:
             self._begin_housekeeping()
             return
         if self._jobs_since_chore >= JOBS_PER_CHORE and self._begin_chore():
+            return
+        if self._buggify("engine.late_write"):
+            self.schedule()
             return
         waiting = self._waiting
         self._waiting = []

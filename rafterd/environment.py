@@ -14,7 +14,7 @@ from typing import Protocol
 from rafter_storage.file_system import REAL_FILE_SYSTEM, FileSystem
 from rafterd.flusher import Flusher, OnDone, make_flusher
 
-__all__ = ["Environment", "MakeFlusher"]
+__all__ = ["Buggify", "Environment", "MakeFlusher", "never"]
 
 
 class MakeFlusher(Protocol):
@@ -24,8 +24,13 @@ class MakeFlusher(Protocol):
         """Return a flusher that announces what it has done on `loop`."""
 
 
+Buggify = Callable[[str], bool]
+"""Tells at a named place in the code whether to do what is correct and rare there: a small batch, a
+late write, a refusal. A simulation draws it (after FoundationDB's macro of that name)."""
+
+
 def never(_point: str) -> bool:
-    """Take the usual way everywhere."""
+    """Take the usual way everywhere, as production does."""
     return False
 
 
@@ -33,13 +38,11 @@ def never(_point: str) -> bool:
 class Environment:
     """The machine of one shard; by default the real one.
 
-    `random_bits(n)` returns n random bits. `buggify(point)` tells at a named place in the code
-    whether to do what is correct and rare there: a small batch, a late write, a refusal. It is
-    False in production; a simulation draws it (after FoundationDB's macro of that name).
+    `random_bits(n)` returns n random bits.
     """
 
     files: FileSystem = REAL_FILE_SYSTEM
     wall_seconds: Callable[[], float] = time.time
     random_bits: Callable[[int], int] = secrets.randbits
     make_flusher: MakeFlusher = make_flusher
-    buggify: Callable[[str], bool] = never
+    buggify: Buggify = never

@@ -5,8 +5,11 @@ without bytes have none. Names of files come from the manifest alone, which is d
 store's own strict decoder: nothing else of what a peer sends becomes a path.
 """
 
+import logging
+import time
 from bisect import bisect_right
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import NamedTuple
 
 from rafter_storage.errors import Damage, SnapshotCorrupted, SnapshotFailed, StorageError
@@ -18,14 +21,22 @@ from rafter_storage.snapshot_manifest import (
     encode_manifest,
 )
 from rafter_storage.snapshot_reader import SnapshotInfo
+from rafter_storage.snapshot_receiver import SnapshotReceiver
 from rafter_storage.snapshot_store import SnapshotStore
-from rafter_storage.snapshot_writer import SnapshotReceiver
 from rafter_transport.express_ends import Opened, Run, SinkError, SourceError
 
 __all__ = ["ChunkMap", "ExpressFiles", "FileSink", "FileSource"]
 
+logger = logging.getLogger(__name__)
+
 PARKED_MAX = 8
 """How many half-received snapshots are kept at most for their senders to come back."""
+
+PARKED_SECONDS = 600.0
+"""How long: senders try again within seconds, and their raft as soon as it hears of this node."""
+
+_RECOVER_BYTES = 1 << 20
+"""How much of a kept part is verified before the loop has its turn."""
 
 
 class ChunkMap:
@@ -101,17 +112,23 @@ class FileSource:
 class _Parked(NamedTuple):
     manifest: bytes
     receiver: SnapshotReceiver
+    since_seconds: float
 
 
 class ExpressFiles:
     """Sources and sinks over one store. Owner thread of the store, which is the shard's loop.
 
     What was received in part is parked when its connection breaks, and the next offer with the same
-    manifest goes on with it. A start of the node removes it: then the sender begins anew.
+    manifest goes on with it. What is parked at the end, or was being received at a crash, is kept
+    by the store, and the same offer goes on with it after the restart.
     """
 
-    def __init__(self, store: SnapshotStore) -> None:
+    def __init__(
+        self, store: SnapshotStore, now_seconds: Callable[[], float] = time.monotonic
+    ) -> None:
         self._store = store
+        self._now_seconds = now_seconds
+        self._started_seconds = now_seconds()
         self._parked: OrderedDict[int, _Parked] = OrderedDict()
 
     @property
@@ -127,20 +144,33 @@ class ExpressFiles:
         """Return where an offered snapshot goes; the `open_sink` of Express."""
         return FileSink(self, self._store, group, manifest)
 
-    async def discard(self, run: Run, group: int | None = None) -> None:
-        """Remove what is parked of a group, or of all: before a group is removed, and at the end.
+    def outdated(self) -> list[Callable[[], None]]:
+        """Take out what nobody has come back for in time; return what removes it.
 
-        Raises nothing; what the disk keeps is removed at the next start.
+        These calls belong on a worker thread, and may raise StorageError.
         """
-        groups = self.parked_groups if group is None else [group]
-        for receiver in [
-            self._parked.pop(each).receiver for each in groups if each in self._parked
-        ]:
-            await run(receiver.abort)
+        before_seconds = self._now_seconds() - PARKED_SECONDS
+        groups = [
+            group for group, each in self._parked.items() if each.since_seconds <= before_seconds
+        ]
+        removals = [self._parked.pop(group).receiver.abort for group in groups]
+        if self._started_seconds <= before_seconds:
+            kept = [manifest.group for manifest in self._store.kept()]
+            groups += kept
+            removals += [self._store.drop_kept(group).run for group in kept]
+        for group in groups:
+            logger.info("group %d: a snapshot has come in part, and nobody sends the rest", group)
+        return removals
+
+    async def leave(self, run: Run) -> None:
+        """Close what is parked, and leave it on disk for the next start. At the end."""
+        while self._parked:
+            _, parked = self._parked.popitem()
+            await run(parked.receiver.leave)
 
     # What follows is called by the sinks.
 
-    def take(self, group: int) -> tuple[bytes, SnapshotReceiver] | None:
+    def take(self, group: int) -> _Parked | None:
         """Take out what is parked of a group."""
         return self._parked.pop(group, None)
 
@@ -152,7 +182,7 @@ class ExpressFiles:
     def park(self, group: int, manifest: bytes, receiver: SnapshotReceiver) -> None:
         """Keep a part for the next offer. There is none of this group: its sink took it out."""
         assert group not in self._parked
-        self._parked[group] = _Parked(manifest, receiver)
+        self._parked[group] = _Parked(manifest, receiver, self._now_seconds())
 
 
 class FileSink:
@@ -169,7 +199,10 @@ class FileSink:
         self._receiver: SnapshotReceiver | None = None
 
     async def begin(self, run: Run) -> Opened:
-        """Decode the manifest, and find or make the draft. Raises SinkError."""
+        """Decode the manifest, and find or make the draft. Raises SinkError.
+
+        What a draft from before a restart has is verified first, chunk by chunk.
+        """
         try:
             manifest = await run(self._decode)
         except InvalidManifest as error:
@@ -179,10 +212,10 @@ class FileSink:
             await run(receiver.abort)
         parked = self._owner.take(self._group)
         if parked is not None:
-            if parked[0] == self._manifest_bytes and not parked[1].is_over:
-                self._receiver = parked[1]
+            if parked.manifest == self._manifest_bytes and not parked.receiver.is_over:
+                self._receiver = parked.receiver
                 return self._opened(sum(self._receiver.received.values()))
-            await run(parked[1].abort)
+            await run(parked.receiver.abort)
         try:
             found = self._store.receive(manifest)
         except StorageError as error:
@@ -190,7 +223,24 @@ class FileSink:
         if isinstance(found, SnapshotInfo):
             return self._opened(self._map.chunk_count)
         self._receiver = found
-        return self._opened(0)
+        return self._opened(await self._recover(found, run))
+
+    async def _recover(self, receiver: SnapshotReceiver, run: Run) -> int:
+        """Return how many chunks a draft has; what is kept for another one is removed."""
+        try:
+            await run(self._store.drop_kept(self._group).run)
+            while await run(lambda: receiver.recover(_RECOVER_BYTES)):
+                pass
+        except (StorageError, OSError) as error:
+            raise _sink_error(error) from error
+        count = sum(receiver.received.values())
+        if count:
+            assert self._map is not None
+            logger.info(
+                "group %d: %d of %d chunks of the snapshot of index %d have come before a restart",
+                self._group, count, self._map.chunk_count, receiver.manifest.index,
+            )  # fmt: skip
+        return count
 
     def write_chunk(self, number: int, data: bytes) -> None:
         """Write the chunk that is due. Worker thread. Raises SinkError."""

@@ -34,6 +34,7 @@ from typing import Any
 from rafter_kv.batch import Batch, pack_commands
 from rafter_kv.reply_slot import Gather, ReplySlot, deliver
 from rafter_transport.exchanger import Channel
+from rafterd.environment import Buggify, never
 from rafterd.group_service import GroupService
 from rafterd.outbound import Outbound, Route, poison_overtaken, poison_reads
 from rafterd.placement import shard_of_group
@@ -89,7 +90,9 @@ class Router:
         schedule: Callable[[], None],
         batches_outstanding_max: int = BATCHES_OUTSTANDING_MAX,
         random_bits: Callable[[int], int] = secrets.randbits,
+        buggify: Buggify = never,
     ) -> None:
+        self._buggify = buggify
         self._random_bits = random_bits
         self._batches_outstanding_max = batches_outstanding_max
         self._node = node
@@ -166,6 +169,8 @@ class Router:
         count = len(route.commands)
         if count > BATCH_COMMANDS_MAX:
             count = BATCH_COMMANDS_MAX
+        if self._buggify("router.small_batch"):
+            count = 1
         while True:
             commands = route.commands if count == len(route.commands) else route.commands[:count]
             flags = route.writes[:count]

@@ -86,16 +86,7 @@ class ShardServices:
         self._store = open_log(boot, environment.files)
         owned = self._owned_groups()
         self._snapshot_store = open_snapshots(config, owned, environment.files)
-        self.engine = Engine(
-            loop=loop,
-            store=self._store,
-            post=self.exchanger,
-            shard_counts=self._registry,
-            counters=self._counters,
-            sync_mode=config.storage.sync,
-            on_fatal=on_fatal,
-            make_flusher=environment.make_flusher,
-        )
+        self.engine = self._make_engine(Engine)
         self._snapshots = self._make_snapshots(len(owned))
         self._router = self._make_router()
         self._map = ShardMap(
@@ -155,6 +146,19 @@ class ShardServices:
             tls=self._boot.tls.peer,
         )
 
+    def _make_engine(self, engine_type: type[Engine]) -> Engine:
+        return engine_type(
+            loop=self._loop,
+            store=self._store,
+            post=self.exchanger,
+            shard_counts=self._registry,
+            counters=self._counters,
+            sync_mode=self._config.storage.sync,
+            on_fatal=self._on_fatal,
+            make_flusher=self._environment.make_flusher,
+            buggify=self._environment.buggify,
+        )
+
     def _make_snapshots(self, groups_max: int) -> Snapshots:
         return Snapshots(
             config=self._config,
@@ -170,6 +174,7 @@ class ShardServices:
             counters=self._counters,
             generator=self._new_generator(),
             on_fatal=self._on_fatal,
+            buggify=self._environment.buggify,
         )
 
     def _make_status(self) -> StatusGatherer:
@@ -198,6 +203,7 @@ class ShardServices:
             schedule=self.engine.schedule,
             batches_outstanding_max=config.raft.batches_in_flight_max,
             random_bits=self._environment.random_bits,
+            buggify=self._environment.buggify,
         )
 
     def _add_group(self, group: int) -> None:

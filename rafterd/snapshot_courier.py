@@ -29,6 +29,7 @@ from rafter_transport.express_ends import Run, Sink, SinkError, Source
 from rafter_transport.express_sender import Ending, Outcome
 from rafter_transport.payload import PayloadError, pack_item, unpack
 from rafterd.engine import Engine
+from rafterd.environment import Buggify, never
 from rafterd.express_files import ExpressFiles
 from rafterd.placement import shard_of_group
 from rafterd.raft_post import ShardCounts
@@ -83,6 +84,7 @@ class SnapshotCourier:
         loop: asyncio.AbstractEventLoop,
         counters: memoryview,
         on_fatal: Callable[[BaseException], None],
+        buggify: Buggify = never,
     ) -> None:
         """Begin with nothing to do. `express` must be set before the first call."""
         self.express: Sender
@@ -95,6 +97,7 @@ class SnapshotCourier:
         self._loop = loop
         self._counters = counters
         self._on_fatal = on_fatal
+        self._buggify = buggify
         # By group and node: the term in which a transfer was begun, when the next one may be.
         self._terms: dict[tuple[int, int], int] = {}
         self._retry_at_seconds: dict[tuple[int, int], float] = {}
@@ -115,7 +118,7 @@ class SnapshotCourier:
             return False
         shards = self._shard_counts.shard_count(node)
         info = self._to_send(group, message.snapshot.index)
-        if shards is None or info is None:
+        if shards is None or info is None or self._buggify("courier.refusal"):
             return False
         message.snapshot = info.snapshot
         packed = pack_item(messages_to_wire([(group, message)]))

@@ -25,6 +25,7 @@ from rafter_transport.express_ends import Run
 from rafter_transport.worker import Worker
 from rafterd.config_schema import SnapshotSection
 from rafterd.engine import Engine
+from rafterd.environment import Buggify, never
 from rafterd.replica import Replica
 from rafterd.shared import Counter
 
@@ -58,6 +59,7 @@ class SnapshotTaker:
         run: Run,
         now_seconds: Callable[[], float],
         counters: memoryview,
+        buggify: Buggify = never,
     ) -> None:
         """Begin with nothing to do, for up to `groups_max` groups."""
         self._engine = engine
@@ -66,6 +68,7 @@ class SnapshotTaker:
         self._run = run
         self._now_seconds = now_seconds
         self._counters = counters
+        self._buggify = buggify
         self._asked: set[int] = set()
         self._retry_at_seconds: dict[int, float] = {}
         self._is_closed = False
@@ -108,7 +111,11 @@ class SnapshotTaker:
         if newest is not None:
             log_bytes = max(log_bytes, newest.manifest.size_bytes)
         entries = replica.node.applied - newest_index
-        return entries > 0 and (entries >= limits.log_entries or replica.logged_bytes >= log_bytes)
+        return entries > 0 and (
+            entries >= limits.log_entries
+            or replica.logged_bytes >= log_bytes
+            or self._buggify("taker.early_snapshot")
+        )
 
     async def _take_each(self, groups: list[int]) -> None:
         for group in groups:

@@ -23,6 +23,7 @@ from rafter_transport.registry import Registry
 from rafter_transport.tls import PeerTls
 from rafterd.config_schema import Config
 from rafterd.engine import Engine
+from rafterd.environment import Buggify, never
 from rafterd.express_files import ExpressFiles
 from rafterd.replica import NOWHERE, Place
 from rafterd.shared import Counter
@@ -139,6 +140,7 @@ class Snapshots:
         counters: memoryview,
         generator: random.Random,
         on_fatal: Callable[[BaseException], None],
+        buggify: Buggify = never,
     ) -> None:
         """Become the engine's handler of snapshots, and open a lane for those of other nodes."""
         self._loop = loop
@@ -146,7 +148,7 @@ class Snapshots:
         self._counters = counters
         self._on_fatal = on_fatal
         self._executor = ThreadPoolExecutor(THREADS, thread_name_prefix="snapshot")
-        self._files = ExpressFiles(store)
+        self._files = ExpressFiles(store, loop.time)
         self._courier = courier = SnapshotCourier(
             engine=engine,
             store=store,
@@ -157,6 +159,7 @@ class Snapshots:
             loop=loop,
             counters=counters,
             on_fatal=on_fatal,
+            buggify=buggify,
         )
         self._express = courier.express = Express(
             hello=hello,
@@ -180,6 +183,7 @@ class Snapshots:
             run=self._run,
             now_seconds=loop.time,
             counters=counters,
+            buggify=buggify,
         )
         self._working: asyncio.Task[None] | None = None
 
@@ -192,6 +196,8 @@ class Snapshots:
         """See which snapshots are due, and which transfers serve nobody. Some times a second."""
         self._taker.look()
         self._courier.look()
+        for remove in self._files.outdated():
+            self._run(remove).add_done_callback(_log_failure)
 
     def ask(self, group: int) -> None:
         """Take a snapshot of a group soon."""
@@ -218,7 +224,7 @@ class Snapshots:
             # It may wait for a log that is not written any more.
             await asyncio.wait((self._working,), timeout=CLOSE_SECONDS)
             self._working.cancel()
-        await self._files.discard(self._run)
+        await self._files.leave(self._run)
         await self._loop.run_in_executor(None, self._executor.shutdown)
 
     def _run(self, function: Callable[[], Result], /) -> "asyncio.Future[Result]":
@@ -228,3 +234,10 @@ class Snapshots:
         error = None if task.cancelled() else task.exception()
         if error is not None:
             self._on_fatal(error)
+
+
+def _log_failure(removing: "asyncio.Future[None]") -> None:
+    """Tell of what could not be removed; the next start may go on with it, or remove it."""
+    error = None if removing.cancelled() else removing.exception()
+    if error is not None:
+        logger.warning("a snapshot that has come in part stays on disk: %s", error)

@@ -35,6 +35,7 @@ CORE_FORBIDDEN = {
 }  # fmt: skip
 
 HOME_PATH = re.compile(r"(?<![\w.])/(?:home|Users|root)/\w")
+NAMED_TEST = re.compile(r"(tests/[\w/]+\.py)::(\w+)")
 MARKDOWN_LINK = re.compile(r"\]\(([^)\s]+)\)")
 TEXT_SUFFIXES = {".py", ".md", ".toml", ".service", ".yml", ".sh", ".cfg", ".txt", ""}
 IGNORED_DIRECTORIES = {"build", "data", "dist", "results", "__pycache__"}
@@ -179,6 +180,16 @@ def broken_links(text: str, directory: Path) -> list[str]:
     ]
 
 
+def missing_tests(text: str, root: Path) -> list[str]:
+    """Complain of a test that a document names and that does not exist."""
+    missing = []
+    for match in NAMED_TEST.finditer(text):
+        path = root / match[1]
+        if not path.is_file() or f"def {match[2]}(" not in path.read_text(encoding="utf-8"):
+            missing.append(match[0])
+    return missing
+
+
 def twin(module: Path) -> Path:
     """Return where the tests of `module` are: those of rafter_kv/slots.py in kv/test_slots.py."""
     return Path(
@@ -251,6 +262,16 @@ def test_links_between_documents_lead_somewhere() -> None:
     assert broken == {}
 
 
+def test_tests_that_documents_name_are_there() -> None:
+    missing = {}
+    for path in text_files():
+        if path.suffix == ".md":
+            complaints = missing_tests(path.read_text(encoding="utf-8"), ROOT)
+            if complaints:
+                missing[str(path.relative_to(ROOT))] = complaints
+    assert missing == {}
+
+
 def test_every_room_is_typed() -> None:
     assert [room for room in ROOMS if not (ROOT / room / "py.typed").is_file()] == []
 
@@ -306,6 +327,12 @@ def test_a_rule_lets_pass_what_keeps_it(rule: Callable[[str], list[str]], source
 def test_a_broken_link_is_found() -> None:
     text = "[a](gone.md) [b](README.md#part) [c](https://example.org/x.md) [d](#here)"
     assert broken_links(text, ROOT) == ["gone.md"]
+
+
+def test_a_named_test_that_is_missing_is_found() -> None:
+    this = "tests/test_tidy.py::test_a_named_test_that_is_missing_is_found"
+    gone = ["tests/test_tidy.py::test_a_named_test", "tests/test_gone.py::test_a"]
+    assert missing_tests(f"| `{this}` | {' '.join(gone)} tests/test_tidy.py", ROOT) == gone
 
 
 def test_twins_and_exceptions_are_both_checked() -> None:

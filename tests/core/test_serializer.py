@@ -11,7 +11,6 @@ from rafter_core.errors import DecodeError, InvariantError
 from rafter_core.membership import MEMBERS_MAX, Membership
 from rafter_core.serializer import (
     entries_from_wire,
-    entries_to_wire,
     membership_from_wire,
     membership_to_wire,
     pack_entries,
@@ -67,6 +66,27 @@ SNAPSHOT_ITEM: list[object] = [7, 2, [[1, 2, 3], [], [], [], False, []], b"image
         ([1, True, 0, b""], "term of entry 1"),
         ([1, 1.0, 0, b""], "term of entry 1"),
         ([1, 2, 0, b"", 1, 0, b""], "term of entry 2 is out of range or falls"),
+        ([[]], "a row of entries is not an array of 4 items"),
+        ([[1, 1, 0]], "a row of entries is not an array of 4 items"),
+        ([[1, 1, 0, b"", 0]], "a row of entries is not an array of 4 items"),
+        ([[1, 1, 0, b""], 1], "a row of entries is not an array of 4 items"),
+        ([[1, 1, 0, b""], [1, 2, 0]], "a row of entries is not an array of 4 items"),
+        ([[1, 0, 0, b""]], "first index"),
+        ([[1, -1, 0, b""]], "first index"),
+        ([[1, NUMBER_MAX, 0, b""]], "first index"),
+        ([[1, True, 0, b""]], "first index"),
+        ([[1, 1.0, 0, b""]], "first index"),
+        ([[1, 1, 0, b""], [1, 3, 0, b""]], "another entry stands where entry 2 should be"),
+        ([[1, 1, 0, b""], [1, 1, 0, b""]], "another entry stands where entry 2 should be"),
+        ([[1, 1, 0, b""], [1, 2.0, 0, b""]], "another entry stands where entry 2 should be"),
+        ([[0, 1, 0, b""]], "term of entry 1"),
+        ([[NUMBER_MAX + 1, 1, 0, b""]], "term of entry 1"),
+        ([[True, 1, 0, b""]], "term of entry 1"),
+        ([[2, 1, 0, b""], [1, 2, 0, b""]], "term of entry 2 is out of range or falls"),
+        ([[1, 1, 4, b""]], "kind of entry 1 is unknown"),
+        ([[1, 1, False, b""]], "kind of entry 1 is unknown"),
+        ([[1, 1, 3, b"x"]], "entry 1 is stripped and has a payload"),
+        ([[1, 1, 0, "text"]], "payload of entry 1 is str"),
         ([1, 1, 4, b""], "kind of entry 1 is unknown"),
         ([1, 1, -1, b""], "kind of entry 1 is unknown"),
         ([1, 1, False, b""], "kind of entry 1 is unknown"),
@@ -87,21 +107,24 @@ def test_bad_entries_are_refused_by_name(items: object, text: str) -> None:
 
 
 def test_no_entries_are_an_empty_array() -> None:
-    assert entries_to_wire([]) == []
+    assert pack_entries([]) == b"\x90"
     assert entries_from_wire([]) == []
 
 
 def test_the_last_possible_places_in_a_log_are_decoded() -> None:
     items: list[object] = [NUMBER_MAX - 4, NUMBER_MAX, 0, b""]
     assert entries_from_wire(items) == [entry(NUMBER_MAX, NUMBER_MAX - 4)]
+    rows: list[object] = [[NUMBER_MAX, NUMBER_MAX - 2, 0, b""]]
+    assert entries_from_wire(rows) == [entry(NUMBER_MAX, NUMBER_MAX - 2)]
 
 
 @pytest.mark.parametrize("kind", EntryKind)
 def test_every_kind_of_entry_has_its_number_on_disk(kind: EntryKind) -> None:
     numbers = {"NORMAL": 0, "CONFIG_CHANGE": 1, "CONFIG_CHANGE_V2": 2, "STRIPPED": 3}
-    (decoded,) = entries_from_wire([5, 2, numbers[kind.name], b""])
-    assert decoded == Entry(2, 5, kind, b"")
-    assert decoded.kind is kind
+    for items in ([5, 2, numbers[kind.name], b""], [[2, 5, numbers[kind.name], b""]]):
+        (decoded,) = entries_from_wire(items)
+        assert decoded == Entry(2, 5, kind, b"")
+        assert decoded.kind is kind
 
 
 # Memberships and snapshots ------------------------------------------------------------------------
@@ -340,9 +363,12 @@ def test_the_encoding_on_disk_does_not_change() -> None:
         Entry(3, 8, EntryKind.CONFIG_CHANGE_V2, b""),
         Entry(3, 9, EntryKind.STRIPPED, b""),
     ]
-    data = bytes.fromhex("9a07" + "0200c4026162" + "0302c400" + "0303c400")
-    assert pack_entries(entries) == data
-    assert unpack_entries(memoryview(data)) == entries
+    rows = bytes.fromhex("93" + "940207" + "00c4026162" + "940308" + "02c400" + "940309" + "03c400")
+    assert pack_entries(entries) == rows
+    assert unpack_entries(memoryview(rows)) == entries
+    # As they were written before.
+    flat = bytes.fromhex("9a07" + "0200c4026162" + "0302c400" + "0303c400")
+    assert unpack_entries(memoryview(flat)) == entries
 
 
 def test_the_encoding_of_a_membership_does_not_change() -> None:

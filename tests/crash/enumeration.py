@@ -214,7 +214,10 @@ class Enumeration:
         manager = self._open(files, draw)
         seen = observe(manager)
         node.history.check(seen)
-        node.claims.check(open_store(files), seen)
+        store = open_store(files)
+        node.claims.check(store, seen)
+        received = node.claims.end_drafts(store)
+        self.counts["drafts gone on with"] += len(received)
         history = History(seen)
         for writes in _continuation(seen):
             number, _ = history.begin(writes)
@@ -230,6 +233,10 @@ class Enumeration:
         manager = self._open(files, draw)
         history.check(observe(manager))
         manager.close()
+        store = open_store(files)
+        for info in received:
+            if info not in store.snapshots(info.group) or store.verify(info):
+                raise Lost(f"{info.path} was received in several lives, and is not whole")
 
     def _open(
         self, files: FakeFileSystem | WatchedFileSystem, draw: random.Random

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from rafter_storage.errors import Damage, DiskFull
 from rafter_storage.file_system import FileSystem
@@ -18,15 +18,20 @@ from rafter_storage.segment_manager import (
     SegmentManager,
     WriteJob,
 )
+from rafter_storage.snapshot_manifest import Manifest, encode_manifest
+from rafter_storage.snapshot_reader import SnapshotInfo
+from rafter_storage.snapshot_receiver import SnapshotReceiver
 from rafter_storage.snapshot_store import SnapshotKind, SnapshotStore
 from tests.crash.model import FOUNDING, Divergent, GroupModel, Groups, History, Lost, observe
 from tests.crash.watched import WatchedFileSystem, killed
 from tests.storage.fake_file_system import CrashMode, FakeFileSystem
+from tests.storage.snapshot_support import snapshot_file
 from tests.storage.support import has_log
 
 __all__ = ["Job", "ManagerType", "Node", "SnapshotClaims", "open_manager", "open_store"]
 
 SEGMENT_BYTES = 64 << 10
+SNAPSHOT_CHUNK_BYTES = 700
 
 ManagerType = Callable[..., SegmentManager]
 
@@ -64,9 +69,23 @@ def open_manager(
 def open_store(files: FakeFileSystem | WatchedFileSystem) -> SnapshotStore:
     """Open the snapshots on a disk."""
     base = files.fake.base if isinstance(files, WatchedFileSystem) else files.base
-    store = SnapshotStore(base / "snapshots", files=_as_file_system(files), chunk_bytes=700)
+    store = SnapshotStore(
+        base / "snapshots", files=_as_file_system(files), chunk_bytes=SNAPSHOT_CHUNK_BYTES
+    )
     store.open()
     return store
+
+
+def receive_rest(receiver: SnapshotReceiver, data: bytes) -> Iterator[None]:
+    """Take over what is there, receive what is missing, and publish it; yield before each chunk."""
+    while receiver.recover(SNAPSHOT_CHUNK_BYTES):
+        pass
+    while (place := receiver.next_chunk) is not None:
+        yield
+        name, number = place
+        start = number * SNAPSHOT_CHUNK_BYTES
+        receiver.write_chunk(name, number, data[start : start + SNAPSHOT_CHUNK_BYTES])
+    receiver.finish()
 
 
 def _as_file_system(files: FakeFileSystem | WatchedFileSystem) -> FileSystem:
@@ -74,11 +93,15 @@ def _as_file_system(files: FakeFileSystem | WatchedFileSystem) -> FileSystem:
 
 
 class SnapshotClaims:
-    """Which snapshots must be found after a crash, and which may: (group, index)."""
+    """Which snapshots must be found after a crash, and which may: (group, index).
+
+    ``offered`` is what was ever begun to be received, by the bytes of its manifest.
+    """
 
     def __init__(self) -> None:
         self.required: set[tuple[int, int]] = set()
         self.possible: set[tuple[int, int]] = set()
+        self.offered: dict[bytes, bytes] = {}
 
     def restart(self, store: SnapshotStore) -> None:
         """Go on from what was found."""
@@ -105,6 +128,20 @@ class SnapshotClaims:
                 raise Lost(f"a snapshot is not whole: {store.verify(info)}")
         for group, state in seen.items():
             self._check_group(group, state, [info.index for info in store.snapshots(group)])
+
+    def end_drafts(self, store: SnapshotStore) -> list[SnapshotInfo]:
+        """Receive the rest of what has come in part; return the snapshots that this makes."""
+        ended = []
+        for manifest in store.kept():
+            data = self.offered.get(encode_manifest(manifest))
+            if data is None:
+                raise Divergent(f"a part of {manifest} is there, which was not offered")
+            receiver = store.receive(manifest)
+            assert isinstance(receiver, SnapshotReceiver)
+            for _ in receive_rest(receiver, data):
+                pass
+            ended.append(store.admit(receiver))
+        return ended
 
     def _check_group(self, group: int, state: GroupModel, indexes: list[int]) -> None:
         metadata = state.metadata
@@ -262,6 +299,23 @@ class Node:
         self.claims.required.add((group, index))
         self.store.admit(writer)
 
+    def receive_snapshot(self, group: int, index: int, term: int, data: bytes) -> Iterator[None]:
+        """Receive a snapshot, and yield before each chunk; it is durable at the end.
+
+        Who breaks it off calls this again after the restart, and it goes on.
+        """
+        file = snapshot_file("state", data, SNAPSHOT_CHUNK_BYTES)
+        manifest = Manifest(group, index, term, FOUNDING, 0, (file,))
+        self.claims.possible.add((group, index))
+        self.claims.offered[encode_manifest(manifest)] = data
+        receiver = self.store.receive(manifest)
+        if isinstance(receiver, SnapshotInfo):
+            return
+        self.store.drop_kept(group).run()
+        yield from receive_rest(receiver, data)
+        self.claims.required.add((group, index))
+        self.store.admit(receiver)
+
     def retire_snapshots(self, group: int) -> None:
         """Remove the snapshots of a group that are not retained."""
         snapshots = [info.index for info in self.store.snapshots(group)]
@@ -274,8 +328,9 @@ class Node:
         self.counts["snapshots retired"] += len(indexes)
 
     def remove_snapshots(self, group: int) -> None:
-        """Remove all snapshots of a group."""
+        """Remove all snapshots of a group, those that are set aside too."""
         indexes = [info.index for info in self.store.snapshots(group)]
+        indexes += [damaged.index for damaged in self.store.damaged if damaged.group == group]
         self.claims.let_go(group, indexes)
         self.store.remove_group(group).run()
         self.claims.possible -= {(group, index) for index in indexes}

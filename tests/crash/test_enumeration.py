@@ -110,7 +110,7 @@ def test_the_workload_does_everything_there_is() -> None:
     kinds = {kind.name for kind in RecordKind} - {"MARK", "PADDING"}
     chores = {"PrewriteSpare", "DumpIndex", "RetireSegment"}
     rolls = {"rolls with a spare", "rolls without a spare", "marks", "disk full", "poisoned"}
-    ends = {"broken off", "repeated", "closed", "killed", "snapshots retired"}
+    ends = {"broken off", "repeated", "closed", "killed", "snapshots retired", "received in part"}
     modes = {f"crashed {mode}" for mode in ("LOST", "KEPT", "TORN", "REORDERED")}
     assert {*kinds, *chores, *rolls, *ends, *modes} <= {*(+counts)}
 

@@ -147,7 +147,8 @@ class Workload:
         index = max(state.hard_state.commit, 0 if newest is None else newest.index)
         index += draw.choice([1, 2, 30])
         term = max(state.hard_state.term, 1)
-        node.take_snapshot(group, index, term, self._data(), SnapshotKind.RECEIVING)
+        self._receive(group, index, term)
+        state = node.history.newest.get(group, GroupModel())
         if draw.random() < 0.2:
             # It has come and is not the log's.
             node.crash(draw.choice(_MODES), draw)
@@ -163,6 +164,24 @@ class Workload:
         node.do([], [GroupChange(group, membership, snapshot=(index, term))])
         node.do([self._vote(*self._drawn_group())])
         node.retire_snapshots(group)
+
+    def _receive(self, group: int, index: int, term: int) -> None:
+        """Receive a snapshot; the node may stop in the middle of it, once or several times."""
+        node, draw = self._node, self._draw
+        data = self._data()
+        while True:
+            chunks_left = draw.choice([0, 1, 2, 99, 99])
+            for _ in node.receive_snapshot(group, index, term, data):
+                if not chunks_left:
+                    break
+                chunks_left -= 1
+            else:
+                return
+            node.counts["received in part"] += 1
+            if draw.random() < 0.5:
+                node.kill()
+            else:
+                node.crash(draw.choice(_MODES), draw)
 
     def remove_group(self) -> None:
         """Forget a group; what is written to it later makes it anew."""

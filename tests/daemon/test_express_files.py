@@ -15,9 +15,9 @@ from rafter_storage.snapshot_manifest import SnapshotFile, encode_manifest
 from rafter_storage.snapshot_store import SnapshotStore
 from rafter_transport.express_ends import SinkError, SourceError
 from rafter_transport.express_limits import ExpressLimits
-from rafterd.express_files import PARKED_MAX, ChunkMap, ExpressFiles
+from rafterd.express_files import PARKED_MAX, PARKED_SECONDS, ChunkMap, ExpressFiles
 from tests.storage.snapshot_support import GROUP, manifest_of, open_store, read_all, take
-from tests.transport.express_support import Station, two_nodes
+from tests.transport.express_support import QUICK_EXPRESS, Station, two_nodes
 from tests.transport.support import LOOPS, run
 
 Result = TypeVar("Result")
@@ -179,22 +179,158 @@ def test_a_part_is_kept_for_the_same_manifest_and_makes_way_for_another(tmp_path
     asyncio.run(main())
 
 
-def test_parts_are_kept_up_to_a_limit_and_discarded_on_request(tmp_path: Path) -> None:
+class Clock:
+    def __init__(self) -> None:
+        self.now_seconds = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_seconds
+
+
+async def park(files: ExpressFiles, group: int) -> None:
+    sink = files.sink(group, encode_manifest(manifest_of(10, {"a": b"x" * 20}, group)))
+    await sink.begin(on_thread)
+    sink.write_chunk(0, b"x" * 16)
+    sink.suspend()
+
+
+def test_parts_are_kept_up_to_a_limit(tmp_path: Path) -> None:
     async def main() -> None:
         files = ExpressFiles(store_in(tmp_path))
         for group in range(PARKED_MAX + 3):
-            sink = files.sink(group, encode_manifest(manifest_of(10, {"a": b"x" * 20}, group)))
-            await sink.begin(on_thread)
-            sink.write_chunk(0, b"x" * 16)
-            sink.suspend()
-        assert len(files.parked_groups) == PARKED_MAX + 1
-        await files.discard(on_thread, 5)
-        assert 5 not in files.parked_groups
-        await files.discard(on_thread)
+            await park(files, group)
+        assert files.parked_groups == [*range(2, PARKED_MAX + 3)]
+        assert len(unfinished(tmp_path)) == PARKED_MAX + 1
+
+    asyncio.run(main())
+
+
+def test_parts_that_nobody_comes_back_for_are_removed_in_time(tmp_path: Path) -> None:
+    async def main() -> None:
+        clock = Clock()
+        files = ExpressFiles(store_in(tmp_path), clock)
+        await park(files, 1)
+        clock.now_seconds += PARKED_SECONDS - 1
+        await park(files, 2)
+        assert files.outdated() == []
+        clock.now_seconds += 1
+        (remove,) = files.outdated()
+        remove()
+        assert files.parked_groups == [2]
+        assert len(unfinished(tmp_path)) == 1
+        # Those from before a restart as well, counted from there.
+        again = ExpressFiles(store_in(tmp_path), clock)
+        clock.now_seconds += PARKED_SECONDS - 1
+        assert again.outdated() == []
+        clock.now_seconds += 1
+        (remove,) = again.outdated()
+        remove()
+        assert unfinished(tmp_path) == []
+        assert again.outdated() == []
+
+    asyncio.run(main())
+
+
+def test_what_was_received_before_a_restart_is_gone_on_with(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+
+    async def main() -> None:
+        data = {"state": bytes(range(200)), "extra": b"abc"}
+        manifest = manifest_of(10, data)
+        files = ExpressFiles(store_in(tmp_path))
+        sink = files.sink(GROUP, encode_manifest(manifest))
+        assert await sink.begin(on_thread) == (0, 14, 16)
+        for number in range(5):
+            await on_thread(
+                lambda number=number: sink.write_chunk(  # type: ignore[misc]
+                    number, data["state"][number * 16 :][:16]
+                )
+            )
+        sink.suspend()
+        await files.leave(on_thread)
         assert files.parked_groups == []
+        store = store_in(tmp_path)
+        again = ExpressFiles(store).sink(GROUP, encode_manifest(manifest))
+        assert await again.begin(on_thread) == (5, 14, 16)
+        assert "group 7: 5 of 14 chunks of the snapshot of index 10 have come" in caplog.text
+        again.suspend()
+        other = ExpressFiles(store_in(tmp_path)).sink(
+            GROUP, encode_manifest(replace(manifest, term=9))
+        )
+        assert await other.begin(on_thread) == (0, 14, 16)
         assert unfinished(tmp_path) == []
 
     asyncio.run(main())
+
+
+def test_a_kept_part_that_cannot_be_read_ends_the_transfer_and_is_gone(tmp_path: Path) -> None:
+    async def main() -> None:
+        await park(ExpressFiles(store_in(tmp_path)), GROUP)
+        (draft,) = unfinished(tmp_path)
+        (draft / "a").unlink()
+        (draft / "a").mkdir(0o700)
+        sink = ExpressFiles(store_in(tmp_path)).sink(
+            GROUP, encode_manifest(manifest_of(10, {"a": b"x" * 20}))
+        )
+        with pytest.raises(SinkError, match="cannot recover") as caught:
+            await sink.begin(on_thread)
+        assert caught.value.code == "disk"
+        await sink.abort(on_thread)
+        assert unfinished(tmp_path) == []
+
+    asyncio.run(main())
+
+
+SLOW_EXPRESS = QUICK_EXPRESS._replace(bytes_per_second=16_000, tries_max=1000)
+
+
+@pytest.mark.parametrize("loop_kind", LOOPS)
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_a_transfer_goes_on_where_it_was_when_its_receiver_restarts(
+    loop_kind: str, is_killed: bool, tmp_path: Path
+) -> None:
+    """In the first file, at its end, and in the last one; nearly nothing comes twice."""
+    data = {"state": bytes(range(256)) * 8, "empty": b"", "extra": bytes(range(200)) * 5}
+    source = ExpressFiles(store_in(tmp_path / "source"))
+    info = take(source._store, 10, data)
+    chunks = sum(file.chunk_count for file in info.manifest.files)
+
+    async def main() -> None:
+        nodes = two_nodes()
+
+        async def receive(until_chunk: int | None) -> None:
+            store = store_in(tmp_path / "target")
+            files = ExpressFiles(store)
+            async with Station(2, nodes, limits=QUICK_EXPRESS, open_sink=files.sink) as receiver:
+                if until_chunk is None:
+                    await sender.until(lambda: sender.sent != [])
+                    newest = store.newest(GROUP)
+                    assert newest is not None
+                    assert read_all(REAL_FILE_SYSTEM, newest) == data
+                    assert store.verify(newest) == []
+                else:
+                    await receiver.until(
+                        lambda: any(
+                            transfer.chunks >= until_chunk
+                            for transfer in receiver.express.transfers()
+                        )
+                    )
+            if not is_killed:
+                await files.leave(on_thread)
+
+        async with Station(1, nodes, limits=SLOW_EXPRESS) as sender:
+            assert sender.express.send(2, 0, GROUP, b"install", source.source(info))
+            for until_chunk in (10, 127, 128, 170, None):
+                await receive(until_chunk)
+            assert sender.sent == [(GROUP, 2, True, "")]
+            assert sender.counters.sends_resumed_total >= 4
+            # At most a window and what was in memory for each restart.
+            assert chunks <= sender.counters.chunks_sent_total <= chunks + 4 * 8
+        assert unfinished(tmp_path) == []
+
+    run(loop_kind, main())
 
 
 def test_chunks_are_numbered_through_all_files_that_have_any() -> None:

@@ -15,9 +15,10 @@ from rafter_storage.file_system import REAL_FILE_SYSTEM
 from rafter_storage.group_log import GroupLog
 from rafter_storage.segment_manager import GroupChange, GroupWrite, SegmentManager
 from rafter_storage.snapshot_reader import SnapshotInfo
+from rafter_storage.snapshot_receiver import SnapshotReceiver
 from rafter_storage.snapshot_store import SnapshotStore
 from rafter_transport.payload import pack_item
-from rafterd import snapshot_courier
+from rafterd import express_files, snapshot_courier
 from rafterd.replica import NOWHERE
 from rafterd.requests import Request
 from rafterd.shared import Counter
@@ -26,6 +27,7 @@ from rafterd.snapshots import Recovered, open_snapshots, recover
 from tests.daemon.engine_bench import Journal, entry, run, until
 from tests.daemon.shard_kit import RunningServices, make_config, make_configs
 from tests.daemon.snapshot_bench import SnapshotDisk
+from tests.storage.snapshot_support import manifest_of
 
 MEMBERSHIP = Membership((1, 2, 3))
 
@@ -312,9 +314,11 @@ def test_a_node_that_comes_late_is_brought_up_by_a_snapshot_and_can_lead(tmp_pat
     run(main())
 
 
-def test_a_shard_that_stops_in_the_middle_of_a_transfer_leaves_nothing_behind(
+def test_a_shard_that_stops_in_the_middle_of_a_transfer_goes_on_there_when_it_starts(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
+
     async def main() -> None:
         async with Nodes(
             tmp_path,
@@ -332,14 +336,49 @@ def test_a_shard_that_stops_in_the_middle_of_a_transfer_leaves_nothing_behind(
             (name,) = nodes.on_disk(3)
             assert name.endswith(".receiving")
             await nodes.stop(3)
-            assert nodes.on_disk(3) == []
-            # Nor does a sender that stops.
+            assert nodes.on_disk(3) == [name]
             await nodes.start(3)
             await nodes.until(lambda: nodes.count(3, received) > 10_000)
+            assert nodes.on_disk(3) == [name]
+            assert "have come before a restart" in caplog.text
+            # Nor does a sender that stops do any harm.
             leader = nodes.leader()
             assert leader is not None
             await nodes.stop(leader.config.node.id)
             assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+    run(main())
+
+
+def move(source: Path, target: Path) -> None:
+    source.rename(target)
+
+
+def test_a_part_that_nobody_sends_the_rest_of_is_removed_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        async with Nodes(tmp_path) as nodes:
+            await nodes.start(1)
+            await nodes.stop(1)
+            store = open_snapshots(nodes.configs[1], [1], REAL_FILE_SYSTEM)
+            receiver = store.receive(manifest_of(40, {IMAGE_NAME: bytes(32)}, group=1))
+            assert isinstance(receiver, SnapshotReceiver)
+            receiver.write_chunk(IMAGE_NAME, 0, bytes(16))
+            receiver.leave()
+            (name,) = nodes.on_disk(1)
+            await nodes.start(1)
+            nodes.running[1].services.publish()
+            assert nodes.on_disk(1) == [name]
+            draft = Path(nodes.configs[1].node.data_dir, "snapshots", f"{1:020d}", name)
+            move(draft, tmp_path / name)
+            monkeypatch.setattr(express_files, "PARKED_SECONDS", 0.0)
+            await nodes.until(lambda: "stays on disk" in caplog.text)
+            # What could not be removed does no harm, and is found by the next start.
+            move(tmp_path / name, draft)
+            await nodes.stop(1)
+            await nodes.start(1)
+            await nodes.until(lambda: nodes.on_disk(1) == [])
 
     run(main())
 

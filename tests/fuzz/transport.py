@@ -41,8 +41,8 @@ from rafter_transport.handshake import (
 )
 from rafter_transport.payload import PayloadError, join_payload, pack_item, unpack_payload
 from rafter_transport.registry import Registry
+from rafter_transport.ring import FRAMES_PER_BUNDLE, RingConsumer, RingProducer, format_ring
 from rafter_transport.ring import HEADER_BYTES as RING_HEADER_BYTES
-from rafter_transport.ring import RingConsumer, RingProducer, format_ring
 from rafter_transport.ring_pair import is_supported
 from tests.fuzz.engine import Target
 
@@ -330,7 +330,10 @@ def ring_seeds(generator: random.Random) -> list[bytes]:
         producer = RingProducer(memory, 0, descriptor)
         consumer = RingConsumer(memory, 0, descriptor, FRAME_BYTES_MAX)
         for _ in range(generator.randint(1, 8)):
-            producer.push(generator.randbytes(generator.choice((0, 1, 30, FRAME_BYTES_MAX))))
+            if generator.random() < 0.5:
+                producer.push(generator.randbytes(generator.choice((0, 1, 30, FRAME_BYTES_MAX))))
+            else:
+                producer.push_some([generator.randbytes(generator.randint(0, 9)) for _ in "abcd"])
             if generator.random() < 0.5:
                 consumer.pop_all(2)
                 producer.advance()
@@ -360,7 +363,7 @@ def check_ring(data: bytes) -> bool:
         while not consumer.is_empty:
             taken_bytes = consumer.taken_bytes
             frames = consumer.pop_all(3)
-            assert len(frames) <= 3
+            assert len(frames) <= 2 + FRAMES_PER_BUNDLE
             assert all(len(found) <= FRAME_BYTES_MAX for found in frames)
             assert consumer.taken_bytes > taken_bytes
             was_taken = True

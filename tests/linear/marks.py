@@ -67,7 +67,7 @@ def marks_seen(operation: Operation) -> Iterator[tuple[Any, bytes]]:
 
 
 def marks_written_once(operations: Iterable[Operation], initial: Iterable[Mark]) -> set[Mark]:
-    """Return the marks that one operation alone may write, and are not in the state at first."""
+    """Return the marks that come up once at most: of one operation, or in the state at first."""
     writers = Counter(
         mark
         for operation in operations
@@ -75,4 +75,4 @@ def marks_written_once(operations: Iterable[Operation], initial: Iterable[Mark])
         for mark in marks_written(operation)
     )
     writers.update(initial)
-    return {mark for mark, count in writers.items() if count == 1} - set(initial)
+    return {mark for mark, count in writers.items() if count == 1}

@@ -9,7 +9,9 @@ from rafter_core.membership import Membership
 from rafter_storage.file_system import FileSystem
 from rafter_storage.snapshot_manifest import Manifest, SnapshotFile
 from rafter_storage.snapshot_reader import SnapshotInfo, SnapshotReader
+from rafter_storage.snapshot_receiver import SnapshotReceiver
 from rafter_storage.snapshot_store import SnapshotStore
+from rafter_storage.snapshot_writer import SnapshotPaths
 
 MEMBERSHIP = Membership((1, 2, 3))
 GROUP = 7
@@ -67,14 +69,42 @@ def take(
 
 def receive(store: SnapshotStore, index: int) -> SnapshotInfo:
     """Receive a whole snapshot and take it into use."""
-    receiver = store.receive(manifest_of(index))
-    assert not isinstance(receiver, SnapshotInfo)
-    while (place := receiver.next_chunk) is not None:
-        name, number = place
-        chunk = contents(index)[name][number * CHUNK_BYTES : (number + 1) * CHUNK_BYTES]
-        receiver.write_chunk(name, number, chunk)
+    receiver = begin_to_receive(store, index)
+    receive_chunks(receiver, contents(index))
     receiver.finish()
     return store.admit(receiver)
+
+
+def begin_to_receive(store: SnapshotStore, index: int) -> SnapshotReceiver:
+    """Take an offer as the daemon does: what is there counts, what is there of others goes."""
+    receiver = store.receive(manifest_of(index))
+    assert not isinstance(receiver, SnapshotInfo)
+    store.drop_kept(GROUP).run()
+    while receiver.recover(CHUNK_BYTES):
+        pass
+    return receiver
+
+
+def receive_chunks(
+    receiver: SnapshotReceiver, data: Mapping[str, bytes], count: int = 1 << 30
+) -> int:
+    """Receive up to so many of the chunks that are missing; return how many came."""
+    came = 0
+    while came < count and (place := receiver.next_chunk) is not None:
+        name, number = place
+        file = receiver.manifest.file(name)
+        assert file is not None
+        start = number * file.chunk_bytes
+        receiver.write_chunk(name, number, data[name][start : start + file.chunk_bytes])
+        came += 1
+    return came
+
+
+def paths_in(base: Path, displaced: str | None = "displaced") -> SnapshotPaths:
+    """Places for a draft without a store."""
+    group = base / "group"
+    aside = None if displaced is None else group / displaced
+    return SnapshotPaths(group / "temporary", group / "published", aside, (group, base))
 
 
 def read_all(files: FileSystem, info: SnapshotInfo) -> dict[str, bytes]:

@@ -26,7 +26,9 @@ from rafter_storage.errors import DataDirectoryError, StorageError
 from rafter_storage.file_system import REAL_FILE_SYSTEM, Buffer, FileStatus, RealFileSystem
 from rafter_storage.identity import Identity
 from rafter_storage.segment_manager import GroupChange
+from rafter_storage.snapshot_receiver import SnapshotReceiver
 from rafter_storage.snapshot_store import SnapshotStore
+from tests.storage.snapshot_support import contents, manifest_of, receive_chunks
 from tests.storage.support import MEMBERSHIP, append, change, entries, open_manager, segment_files
 from tests.storage.verification_support import (
     flipped,
@@ -247,6 +249,18 @@ def test_what_waits_to_be_removed_is_a_note(node: Path) -> None:
     report = verify(node)
     assert report.damages == []
     assert len(report.notes) == 2
+
+
+def test_what_has_been_received_in_part_is_a_note(node: Path) -> None:
+    store = SnapshotStore(node / "snapshots")
+    store.open()
+    receiver = store.receive(manifest_of(20, group=1))
+    assert isinstance(receiver, SnapshotReceiver)
+    receive_chunks(receiver, contents(20), 2)
+    receiver.leave()
+    report = verify(node)
+    assert report.damages == []
+    assert report.notes == [f"{receiver.paths.temporary} is not a published snapshot"]
 
 
 def test_wrong_modes_and_links_come_last_and_say_what_cures_them(node: Path) -> None:

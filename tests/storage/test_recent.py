@@ -48,6 +48,16 @@ def test_bytes_are_bounded_and_the_newest_stay() -> None:
     assert len(recent) >= 7
 
 
+def test_no_append_lets_go_of_much_more_than_a_sixteenth() -> None:
+    one = len(b"x" * 100) + ENTRY_OVERHEAD_BYTES
+    recent = RecentEntries(160 * one)
+    for index in range(1, 1001):
+        before = len(recent)
+        add(recent, [entry(index, payload=b"x" * 100)])
+        assert before - len(recent) <= 160 // 16
+    assert recent.first_index > 1
+
+
 def test_the_newest_batch_stays_however_large() -> None:
     recent = RecentEntries(0)
     add(recent, entries(1, 3))

@@ -11,14 +11,16 @@ from rafter_storage.file_system import REAL_FILE_SYSTEM
 from rafter_storage.snapshot_directory import (
     SnapshotRemoval,
     group_directory,
+    is_unfinished,
     load_groups,
     place_of,
     published_name,
     removing_group,
     temporary_name,
 )
-from tests.storage.fake_file_system import FakeFileSystem
-from tests.storage.snapshot_support import GROUP, open_store, take
+from rafter_storage.snapshot_files import write_manifest
+from tests.storage.fake_file_system import CrashMode, FakeFileSystem
+from tests.storage.snapshot_support import GROUP, manifest_of, open_store, take
 
 
 def group_with(*indexes: int) -> tuple[FakeFileSystem, Path]:
@@ -37,11 +39,15 @@ def test_places_have_names_that_sort_and_are_read_back() -> None:
     assert place_of(path) == (7, 0xABC)
     assert temporary_name(0xABC, 3, "taking") == "0000000000000abc-3.taking"
     assert removing_group(root, 7, 3).name == "00000000000000000007-3.removing"
+    for ending in ("taking", "receiving", "importing"):
+        assert is_unfinished(path.with_name(temporary_name(0xABC, 3, ending)))
+    for other in (path, path.with_name(temporary_name(0xABC, 3, "damaged")), path.parent):
+        assert not is_unfinished(other)
     for other in (root, path.parent, path / "state", path.with_name("0abc-1.taking")):
         assert place_of(other) is None
 
 
-@pytest.mark.parametrize("ending", ["taking", "receiving", "importing", "removing"])
+@pytest.mark.parametrize("ending", ["taking", "importing", "removing"])
 def test_unfinished_is_removed_and_published_is_kept(ending: str) -> None:
     """Even with a whole manifest: what was not renamed was not acknowledged (item 34)."""
     files, group = group_with(10, 20)
@@ -50,6 +56,73 @@ def test_unfinished_is_removed_and_published_is_kept(ending: str) -> None:
     assert [info.index for info in loaded.snapshots] == [10]
     assert (loaded.damaged, loaded.last_number) == ([], 5)
     assert files.names(group) == [published_name(10)]
+
+
+def drafts_in(*drafts: tuple[int, int]) -> tuple[FakeFileSystem, Path]:
+    """A group with a snapshot of index 10, and drafts of these indexes and numbers."""
+    files, group = group_with(10)
+    for index, number in drafts:
+        path = group / temporary_name(index, number, "receiving")
+        files.make_directory(path)
+        write_manifest(files, path, manifest_of(index))
+    files.settle()
+    return files, group
+
+
+@pytest.mark.parametrize(
+    ("drafts", "kept"),
+    [
+        ([(9, 4)], None),
+        ([(10, 4)], None),
+        ([(11, 4)], (11, 4)),
+        ([(11, 4), (300, 2), (20, 3)], (300, 2)),
+        ([(20, 9), (20, 10), (20, 2)], (20, 10)),
+    ],
+)
+def test_the_newest_draft_of_a_newer_snapshot_is_kept_and_no_other(
+    drafts: list[tuple[int, int]], kept: tuple[int, int] | None
+) -> None:
+    files, group = drafts_in(*drafts)
+    (loaded,) = load_groups(files, group.parent, None)
+    assert [info.index for info in loaded.snapshots] == [10]
+    assert loaded.last_number == max(number for _, number in drafts)
+    if kept is None:
+        assert loaded.draft is None
+        assert files.names(group) == [published_name(10)]
+    else:
+        path = group / temporary_name(*kept, "receiving")
+        assert loaded.draft == (path, manifest_of(kept[0]))
+        assert files.names(group) == [published_name(10), path.name]
+
+
+def test_a_draft_whose_manifest_flipped_in_any_byte_is_removed() -> None:
+    """Nothing else says what it is to become, or of which group and index."""
+    files, group = drafts_in((20, 3))
+    path = group / temporary_name(20, 3, "receiving")
+    for offset in range(len(files.contents(path / "manifest"))):
+        for bit in (offset % 8, (offset + 3) % 8):
+            survivor = files.crash(CrashMode.KEPT)
+            survivor.flip_bit(path / "manifest", offset, bit)
+            (loaded,) = load_groups(survivor, group.parent, None)
+            assert loaded.draft is None
+            assert survivor.names(group) == [published_name(10)]
+
+
+def test_a_newer_draft_that_says_nothing_makes_way_for_an_older_one() -> None:
+    files, group = drafts_in((20, 3), (30, 4), (40, 5), (50, 6))
+    files.unlink(group / temporary_name(50, 6, "receiving") / "manifest")
+    wrong = group / temporary_name(40, 5, "receiving")
+    files.unlink(wrong / "manifest")
+    write_manifest(files, wrong, manifest_of(41))
+    files.rename(group / temporary_name(30, 4, "receiving"), group / "elsewhere")
+    files.close(files.open(group / temporary_name(30, 4, "receiving"), os.O_WRONLY | os.O_CREAT))
+    (loaded,) = load_groups(files, group.parent, None)
+    assert loaded.draft == (group / temporary_name(20, 3, "receiving"), manifest_of(20))
+    assert files.names(group) == [
+        published_name(10),
+        temporary_name(20, 3, "receiving"),
+        "elsewhere",
+    ]
 
 
 def test_group_being_removed_is_removed() -> None:

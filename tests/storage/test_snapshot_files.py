@@ -78,6 +78,34 @@ def test_large_file_is_synced_while_it_is_written(monkeypatch: pytest.MonkeyPatc
     assert len(files.calls("sync_data")) == 4
 
 
+def test_a_file_that_was_left_is_gone_on_with_and_what_is_behind_is_cut_off() -> None:
+    """Each chunk that is taken over is written again, so that the next sync covers it."""
+    files = FakeFileSystem()
+    path = write(files, "state", DATA[:32], b"?" * 100)
+    files.journal.clear()
+    file = snapshot_file("state", DATA)
+    writer = ChunkWriter(files, path, CHUNK_BYTES, is_there=True)
+    for number in (0, 1):
+        assert writer.take_over(file.chunk_length(number), file.chunk_checksum(number))
+    assert not writer.take_over(file.chunk_length(2), file.chunk_checksum(2))
+    assert writer.chunks_begun == 2
+    assert [call.offset for call in files.calls("pwritev")] == [0, CHUNK_BYTES]
+    writer.write(DATA[32:])
+    assert writer.finish() == file
+    assert files.contents(path) == DATA
+
+
+def test_a_manifest_may_be_written_over_itself_and_is_durable_then() -> None:
+    files = FakeFileSystem()
+    write_manifest(files, files.base, manifest_of())
+    with pytest.raises(FileExistsError):
+        write_manifest(files, files.base, manifest_of())
+    files.journal.clear()
+    write_manifest(files, files.base, manifest_of(), is_there=True)
+    assert read_manifest(files, files.base, with_files=False) == manifest_of()
+    assert len(files.calls("sync_data")) == 1
+
+
 @pytest.mark.parametrize("position", range(len(DATA)))
 def test_every_flipped_byte_is_detected_before_its_chunk_is_yielded(position: int) -> None:
     files = FakeFileSystem()

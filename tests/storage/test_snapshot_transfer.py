@@ -14,6 +14,8 @@ from rafter_storage.errors import (
     StorageError,
 )
 from rafter_storage.file_system import REAL_FILE_SYSTEM
+from rafter_storage.snapshot_directory import temporary_name
+from rafter_storage.snapshot_files import write_manifest
 from rafter_storage.snapshot_reader import SnapshotInfo
 from rafter_storage.snapshot_store import SnapshotStore
 from rafter_storage.snapshot_transfer import export_snapshot, import_snapshot, verify_path
@@ -172,6 +174,12 @@ def test_check_by_path_of_something_else_says_so() -> None:
         verify_path(files.base / "gone", files=files)
     faults = verify_path(files.base, files=files).faults
     assert [damage.reason for damage in faults] == ["the manifest is missing"]
+    draft = files.base / temporary_name(10, 3, "receiving")
+    files.make_directory(draft)
+    write_manifest(files, draft, info.manifest)
+    for path in (draft, draft / "manifest"):
+        with pytest.raises(SnapshotRefused, match="holds a part of a snapshot"):
+            verify_path(path, files=files)
     files.rename(info.path / "state", info.path / "other")
     with pytest.raises(SnapshotRefused, match="knows no file other"):
         verify_path(info.path / "other", files=files)

@@ -2,35 +2,20 @@
 
 import errno
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from rafter_storage.errors import SnapshotFailed, SnapshotRefused
-from rafter_storage.snapshot_manifest import FILES_MAX, Manifest
+from rafter_storage.snapshot_manifest import FILES_MAX
 from rafter_storage.snapshot_reader import verify_directory
-from rafter_storage.snapshot_writer import SnapshotPaths, SnapshotReceiver, SnapshotWriter
+from rafter_storage.snapshot_writer import SnapshotWriter
 from tests.storage.fake_file_system import FakeFileSystem
-from tests.storage.snapshot_support import CHUNK_BYTES, contents, manifest_of, read_all
-
-
-def paths_in(base: Path, displaced: str | None = "displaced") -> SnapshotPaths:
-    group = base / "group"
-    aside = None if displaced is None else group / displaced
-    return SnapshotPaths(group / "temporary", group / "published", aside, (group, base))
+from tests.storage.snapshot_support import CHUNK_BYTES, contents, manifest_of, paths_in, read_all
 
 
 def writer_on(files: FakeFileSystem) -> SnapshotWriter:
     manifest = replace(manifest_of(), files=())
     return SnapshotWriter(files, paths_in(files.base), manifest, CHUNK_BYTES)
-
-
-def receiver_on(files: FakeFileSystem, manifest: Manifest | None = None) -> SnapshotReceiver:
-    return SnapshotReceiver(files, paths_in(files.base), manifest or manifest_of())
-
-
-def chunk_of(name: str, number: int) -> bytes:
-    return contents(10)[name][number * CHUNK_BYTES : (number + 1) * CHUNK_BYTES]
 
 
 def write_all(writer: SnapshotWriter) -> None:
@@ -41,11 +26,6 @@ def write_all(writer: SnapshotWriter) -> None:
 def write_and_finish(writer: SnapshotWriter) -> None:
     write_all(writer)
     writer.finish()
-
-
-def receive_all(receiver: SnapshotReceiver) -> None:
-    while (place := receiver.next_chunk) is not None:
-        receiver.write_chunk(*place, chunk_of(*place))
 
 
 def names(files: FakeFileSystem) -> list[str]:
@@ -86,16 +66,9 @@ def test_empty_snapshots_empty_files_and_whole_chunks(data: dict[str, bytes]) ->
     writer = writer_on(files)
     for name, file in data.items():
         writer.write(name, file)
-    assert writer.finish().manifest == manifest_of(10, data)
-    other = FakeFileSystem()
-    receiver = receiver_on(other, manifest_of(10, data))
-    while (place := receiver.next_chunk) is not None:
-        name, number = place
-        receiver.write_chunk(name, number, data[name][number * CHUNK_BYTES :][:CHUNK_BYTES])
-    assert read_all(other, receiver.finish()) == data
-    assert other.contents(other.base / "group/published/manifest") == files.contents(
-        files.base / "group/published/manifest"
-    )
+    info = writer.finish()
+    assert info.manifest == manifest_of(10, data)
+    assert read_all(files, info) == data
 
 
 @pytest.mark.parametrize("name", ["", "..", "a/b", "manifest", ".x"])
@@ -208,71 +181,3 @@ def test_what_stands_in_the_place_is_moved_aside_or_is_an_error() -> None:
     with pytest.raises(SnapshotFailed, match="something already"):
         third.finish()
     assert "temporary" not in names(files)
-
-
-# ---- receiving -----------------------------------------------------------------------------------
-
-
-def test_receiver_tells_what_it_has_and_goes_on_after_a_broken_link() -> None:
-    """Consecutive numbers within each file; resumed at any chunk (item 32)."""
-    files = FakeFileSystem()
-    receiver = receiver_on(files)
-    seen = []
-    while (place := receiver.next_chunk) is not None:
-        seen.append((place, receiver.received))
-        receiver.write_chunk(*place, chunk_of(*place))
-    assert seen == [
-        (("state", 0), {"state": 0, "extra.1": 0}),
-        (("state", 1), {"state": 1, "extra.1": 0}),
-        (("state", 2), {"state": 2, "extra.1": 0}),
-        (("extra.1", 0), {"state": 3, "extra.1": 0}),
-    ]
-    assert receiver.received == {"state": 3, "extra.1": 1}
-    info = receiver.finish()
-    assert receiver.received == {"state": 3, "extra.1": 1}
-    assert info.manifest == manifest_of()
-    assert read_all(files, info) == contents(10)
-
-
-@pytest.mark.parametrize(
-    ("name", "number", "data", "message"),
-    [
-        ("state", 0, chunk_of("state", 0), r"chunk 0 of 'state' came, \('state', 1\) is due"),
-        ("state", 2, chunk_of("state", 2), "is due"),
-        ("extra.1", 0, chunk_of("extra.1", 0), "is due"),
-        ("../x", 1, b"", "is due"),
-        ("state", 1, chunk_of("state", 1)[:-1], "has 15 bytes, expected 16"),
-        ("state", 1, chunk_of("state", 1) + b"x", "has 17 bytes, expected 16"),
-        ("state", 1, b"", "has 0 bytes"),
-        ("state", 1, chunk_of("state", 0), "does not match its checksum"),
-        ("state", 1, bytes(16), "does not match its checksum"),
-    ],
-)
-def test_wrong_chunk_is_refused_and_the_right_one_may_follow(
-    name: str, number: int, data: bytes, message: str
-) -> None:
-    """Lost, repeated, swapped, cut and misdirected chunks: none is written."""
-    files = FakeFileSystem()
-    receiver = receiver_on(files)
-    receiver.write_chunk("state", 0, chunk_of("state", 0))
-    with pytest.raises(SnapshotRefused, match=message):
-        receiver.write_chunk(name, number, data)
-    with pytest.raises(SnapshotRefused, match=r"not whole, \('state', 1\) is due"):
-        receiver.finish()
-    receive_all(receiver)
-    with pytest.raises(SnapshotRefused, match="None is due"):
-        receiver.write_chunk("extra.1", 1, b"")
-    assert read_all(files, receiver.finish()) == contents(10)
-
-
-def test_manifest_that_contradicts_itself_publishes_nothing() -> None:
-    manifest = manifest_of()
-    state, extra = manifest.files
-    wrong = replace(manifest, files=(state._replace(checksum=state.checksum ^ 1), extra))
-    files = FakeFileSystem()
-    receiver = receiver_on(files, wrong)
-    with pytest.raises(SnapshotFailed, match="state is not what the manifest says"):
-        receive_all(receiver)
-    assert names(files) == []
-    with pytest.raises(SnapshotRefused, match="that is none"):
-        receiver_on(files, replace(manifest, files=(state, state)))

@@ -7,11 +7,14 @@ from pathlib import Path
 import pytest
 
 from rafter_transport.express import Transfer
-from rafter_transport.express_ends import SinkError
+from rafter_transport.express_ends import Opened, Run, SinkError
 from rafter_transport.handshake import Lane, decode_answer, encode_hello
+from rafter_transport.registry import NodeInfo
+from tests.ports import free_ports
 from tests.transport.express_support import (
     CHUNK_BYTES,
     QUICK_EXPRESS,
+    MemorySink,
     MemorySource,
     MemoryStore,
     Station,
@@ -19,7 +22,7 @@ from tests.transport.express_support import (
     manifest_for,
     two_nodes,
 )
-from tests.transport.support import RawPeer, every_loop, make_hello, run
+from tests.transport.support import HOST, RawPeer, every_loop, make_hello, run
 from tests.transport.tls_support import Authority
 
 GROUP = 7
@@ -81,6 +84,76 @@ def test_a_snapshot_travels_over_tls_and_not_to_who_has_none(
 
     run(loop_kind, main())
     run(loop_kind, refused())
+
+
+class SlowSink(MemorySink):
+    """Takes its time to verify what is there, and counts how often it did."""
+
+    gate = threading.Event()
+    begins = 0
+
+    async def begin(self, run: Run) -> Opened:
+        SlowSink.begins += 1
+        await run(lambda: SlowSink.gate.wait(20))
+        return await super().begin(run)
+
+
+@every_loop
+def test_a_sender_that_loses_patience_finds_the_part_verified_at_its_next_try(
+    loop_kind: str,
+) -> None:
+    """What came before a restart is verified before the offer is accepted, however long it is."""
+    SlowSink.gate.clear()
+    SlowSink.begins = 0
+
+    async def main() -> None:
+        nodes = two_nodes()
+        chunks = chunks_of(40)
+        store = MemoryStore()
+        store.parts[manifest_for(chunks)] = chunks[:30]
+        impatient = QUICK_EXPRESS._replace(progress_seconds=0.05)
+        async with (
+            Station(1, nodes, limits=impatient) as sender,
+            Station(2, nodes, open_sink=lambda _, manifest: SlowSink(store, manifest)) as receiver,
+        ):
+            assert sender.express.send(2, 0, GROUP, b"install", MemorySource(chunks))
+            await sender.until(lambda: sender.counters.sends_retried_total >= 3)
+            assert SlowSink.begins == 1, "the others wait for it"
+            SlowSink.gate.set()
+            await sender.until(lambda: sender.sent != [])
+            assert sender.sent == [(GROUP, 2, True, "")]
+            assert store.whole == {manifest_for(chunks): chunks}
+            assert 10 <= sender.counters.chunks_sent_total < 40, "not from its beginning"
+            await receiver.until(lambda: store.in_use == 0)
+
+    run(loop_kind, main())
+
+
+@every_loop
+def test_a_transfer_follows_a_receiver_that_restarts_on_another_address(loop_kind: str) -> None:
+    """The original rafter kept the first address that it had heard of a node for ever."""
+
+    async def main() -> None:
+        nodes = two_nodes()
+        chunks = chunks_of(40)
+        store = MemoryStore()
+        is_half_way = threading.Event()
+        store.on_write = lambda number: is_half_way.set() if number == 20 else None
+        sender = Station(1, nodes, limits=QUICK_EXPRESS._replace(bytes_per_second=4000))
+        async with sender:
+            assert sender.express.send(2, 0, GROUP, b"install", MemorySource(chunks))
+            async with Station(2, nodes, store) as before:
+                await sender.until(is_half_way.is_set)
+            moved = nodes | {2: (HOST, free_ports())}
+            async with Station(2, moved, store) as after:
+                news = NodeInfo(2, *moved[2], 1, after.hello.incarnation)
+                assert sender.registry.update([news]) == set()
+                await sender.until(lambda: sender.sent != [])
+                assert sender.sent == [(GROUP, 2, True, "")]
+                assert (before.received, after.received) == ([], [(GROUP, 1, b"install")])
+            assert store.whole == {manifest_for(chunks): chunks}
+
+    run(loop_kind, main())
 
 
 @every_loop

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from rafter_transport.framing import FrameError
 from rafter_transport.ring import (
+    FRAMES_PER_BUNDLE,
     HEADER_BYTES,
     RING_BYTES_MIN,
     RingConsumer,
@@ -29,6 +30,7 @@ FRAME_BYTES_MAX = 10_000
 TAIL, HEAD = 16, 32
 SKIP = (1 << 32) - 1
 MORE = 1 << 31
+BUNDLE = 1 << 30
 
 
 class Ring(NamedTuple):
@@ -120,6 +122,56 @@ def test_no_frame_overtakes_one_that_is_unfinished(ring: Ring) -> None:
     assert ring.producer.unsent_bytes == 0
 
 
+@pytest.mark.parametrize("size", [0, 1, 5, 7, 8])
+def test_bundles_come_out_as_they_went_in_at_every_offset(ring: Ring, size: int) -> None:
+    for turn in range(3 * CAPACITY):
+        frames = [bytes([turn % 251]) * size, b"", b"%d" % (turn % 10)]
+        assert ring.producer.push_some(deque(frames)) == 3
+        assert ring.consumer.pop_all(10) == frames
+    assert ring.consumer.is_empty
+
+
+def test_a_bundle_takes_what_a_piece_of_it_may_hold_and_leaves_the_rest(ring: Ring) -> None:
+    frames = [b"12345"] * 5
+    # Half a piece, 32 bytes: the number of frames, and three lengths with five bytes each.
+    assert ring.producer.push_some(frames) == 3
+    assert ring.producer.push_some([bytes(27), b""]) == 1, "a frame that fills it goes alone"
+    assert ring.producer.push_some([bytes(3 * CAPACITY), b""]) == 1
+    assert ring.producer.push_some([b"behind", b"it"]) == 0, "a frame is unfinished"
+    assert ring.consumer.pop_all(4) == [*frames[:3], bytes(27)]
+
+
+def test_a_bundle_has_no_more_frames_than_its_consumer_accepts() -> None:
+    ring = make_ring(1 << 12)
+    try:
+        assert ring.producer.push_some([b""] * 100) == FRAMES_PER_BUNDLE
+        assert ring.consumer.pop_all(1) == [b""] * FRAMES_PER_BUNDLE, "a bundle is taken whole"
+    finally:
+        ring.close()
+
+
+def test_a_full_ring_refuses_a_bundle_and_keeps_the_earlier_ones(ring: Ring) -> None:
+    frames = [b"1", b"23", b"456"]
+    taken = 0
+    while ring.producer.push_some(frames):
+        taken += 1
+    assert taken == CAPACITY // 32
+    assert ring.consumer.pop_all(100) == frames * taken
+    assert ring.producer.push_some(frames) == 3
+
+
+def test_a_bundled_frame_above_the_limit_is_refused() -> None:
+    ring = make_ring(1 << 12, frame_bytes_max=10)
+    try:
+        ring.producer.push_some([bytes(10), bytes(10)])
+        assert ring.consumer.pop_all(9) == [bytes(10)] * 2
+        ring.producer.push_some([bytes(10), bytes(11)])
+        with pytest.raises(FrameError, match="above the limit of 10"):
+            ring.consumer.pop_all(9)
+    finally:
+        ring.close()
+
+
 @pytest.mark.parametrize(("excess", "is_taken"), [(-1, True), (0, True), (1, False)])
 @pytest.mark.parametrize("limit", [PIECE // 2, 3 * PIECE])
 def test_a_frame_above_the_limit_is_refused(limit: int, excess: int, is_taken: bool) -> None:
@@ -135,11 +187,16 @@ def test_a_frame_above_the_limit_is_refused(limit: int, excess: int, is_taken: b
         ring.close()
 
 
-@given(
-    st.lists(st.one_of(st.binary(max_size=3 * CAPACITY), st.integers(1, 5)), max_size=60),
-    st.sampled_from([RING_BYTES_MIN, 128, CAPACITY]),
+Step = bytes | list[bytes] | int
+STEPS: st.SearchStrategy[Step] = st.one_of(
+    st.binary(max_size=3 * CAPACITY),
+    st.lists(st.binary(max_size=12), min_size=1, max_size=5),
+    st.integers(1, 5),
 )
-def test_a_ring_is_a_queue(steps: list[bytes | int], capacity: int) -> None:
+
+
+@given(st.lists(STEPS, max_size=60), st.sampled_from([RING_BYTES_MIN, 128, CAPACITY, 1024]))
+def test_a_ring_is_a_queue(steps: list[Step], capacity: int) -> None:
     ring = make_ring(capacity)
     expected: deque[bytes] = deque()
     try:
@@ -148,6 +205,8 @@ def test_a_ring_is_a_queue(steps: list[bytes | int], capacity: int) -> None:
             if isinstance(step, int):
                 for frame in ring.consumer.pop_all(step):
                     assert frame == expected.popleft()
+            elif isinstance(step, list):
+                expected += step[: ring.producer.push_some(step)]
             elif ring.producer.push(step):
                 expected.append(step)
         for _ in range(10_000):
@@ -215,11 +274,58 @@ def test_an_impossible_head_is_an_error(ring: Ring, head: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "header", [PIECE, PIECE + 1, MORE | (PIECE + 1), MORE - 1, SKIP - 1, 17], ids=hex
+    "header",
+    [PIECE, PIECE + 1, MORE | (PIECE + 1), MORE - 1, SKIP - 1, 17, BUNDLE, BUNDLE | MORE | 8],
+    ids=hex,
 )
 def test_impossible_pieces_are_errors(ring: Ring, header: int) -> None:
     assert ring.producer.push(b"a")
     struct.pack_into("<I", ring.memory, HEADER_BYTES, header)
+    with pytest.raises(RingError, match="piece"):
+        ring.consumer.pop_all(9)
+
+
+@pytest.mark.parametrize(
+    "bundle",
+    [
+        [0], [1, 3], [1, 5], [2, 4], [2, 2, 3], [2, 2, 1, 0], [65] + [0] * 65, [0x4000_0000],
+        [0xFFFF_FFFF],
+    ],
+    ids=str,
+)  # fmt: skip
+def test_impossible_bundles_are_errors(bundle: list[int]) -> None:
+    ring = make_ring(1 << 12)
+    try:
+        size = 4 * len(bundle) + 4
+        content = struct.pack(f"<{len(bundle) + 1}I", BUNDLE | size, *bundle)
+        ring.memory[HEADER_BYTES : HEADER_BYTES + len(content)] = content
+        ring.word(TAIL, (size + 11) & ~7)
+        with pytest.raises(RingError, match="piece"):
+            ring.consumer.pop_all(9)
+    finally:
+        ring.close()
+
+
+def test_a_bundle_that_would_go_beyond_the_memory_is_an_error(ring: Ring) -> None:
+    while ring.producer.push(bytes(20)):
+        pass
+    # The last four bytes of the ring: what a damaged index may take for the begin of a piece.
+    ring.word(HEAD, CAPACITY - 4)
+    ring.word(TAIL, CAPACITY + 8)
+    struct.pack_into("<I", ring.memory, HEADER_BYTES + CAPACITY - 4, BUNDLE | 8)
+    events = os.eventfd(0, os.EFD_NONBLOCK)
+    consumer = RingConsumer(ring.memory, 0, events, FRAME_BYTES_MAX)
+    try:
+        with pytest.raises(RingError, match="piece"):
+            consumer.pop_all(9)
+    finally:
+        consumer.release()
+        os.close(events)
+
+
+def test_a_bundle_in_the_middle_of_a_frame_is_an_error(ring: Ring) -> None:
+    assert ring.producer.push(bytes(PIECE + 1))
+    struct.pack_into("<III", ring.memory, HEADER_BYTES + PIECE + 8, BUNDLE | 8, 1, 0)
     with pytest.raises(RingError, match="piece"):
         ring.consumer.pop_all(9)
 

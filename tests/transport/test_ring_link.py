@@ -83,6 +83,43 @@ def test_frames_arrive_in_order_both_ways(loop_kind: str) -> None:
 
 
 @every_loop
+def test_frames_of_one_iteration_arrive_in_order_whatever_their_sizes(loop_kind: str) -> None:
+    async def main() -> None:
+        async with pair(ring_bytes=1 << 16) as (one, other):
+            sizes = (1, 0, 100, 9_000, 20, 30, 70_000, 5, *[3] * 200)
+            for turn in range(20):
+                sent = [bytes([turn]) * size for size in sizes]
+                for frame in sent:
+                    one.link.send(frame)
+                waiting_bytes = one.link.pending_bytes
+                assert waiting_bytes >= sum(sizes[1:]), "behind the first they wait to be joined"
+                await other.until(lambda: len(other.frames) == len(sizes))
+                assert other.frames == sent
+                assert one.link.pending_bytes == 0
+                other.frames.clear()
+
+    run(loop_kind, main())
+
+
+def test_the_first_frame_of_an_iteration_waits_for_no_other() -> None:
+    async def main() -> None:
+        ours, theirs = make_ring_pair()
+        one = Side(ours)
+        one.link.start()
+        rings = theirs.map(FRAME_BYTES_MAX)
+        one.link.send(b"first")
+        one.link.send(b"second")
+        assert rings.consumer.pop_all(9) == [b"first"]
+        await asyncio.sleep(0)
+        assert rings.consumer.pop_all(9) == [b"second"]
+        rings.release()
+        theirs.close()
+        await one.until_lost()
+
+    run("uvloop", main())
+
+
+@every_loop
 def test_a_link_that_slept_is_woken(loop_kind: str) -> None:
     async def main() -> None:
         async with pair() as (one, other):

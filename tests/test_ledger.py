@@ -1,0 +1,39 @@
+"""The ledger of campaigns."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.ledger import COLUMNS, Campaign, checked_out, lines, record
+
+CAMPAIGN = Campaign("sim", "seeds 1-9", 100, 12, 0)
+
+
+def test_a_campaign_is_a_line(tmp_path: Path) -> None:
+    ledger = tmp_path / "ledger.tsv"
+    record(CAMPAIGN, ledger, "abc")
+    record(CAMPAIGN._replace(violations=1), ledger, "abd")
+    first, second = lines(ledger)
+    assert first == dict(zip(COLUMNS, ("abc", "sim", "seeds 1-9", "100", "12", "0"), strict=True))
+    assert second["violations"] == "1"
+
+
+def test_what_would_break_a_line_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="tab"):
+        record(CAMPAIGN._replace(extent="a\tb"), tmp_path / "ledger.tsv", "abc")
+
+
+def test_a_line_that_is_not_whole_is_an_error(tmp_path: Path) -> None:
+    ledger = tmp_path / "ledger.tsv"
+    ledger.write_text("\t".join(COLUMNS) + "\nabc\tsim\n")
+    with pytest.raises(ValueError, match="line 2"):
+        lines(ledger)
+    ledger.write_text("what\n")
+    with pytest.raises(ValueError, match="columns"):
+        lines(ledger)
+
+
+def test_the_commit_is_named() -> None:
+    assert checked_out()
