@@ -86,7 +86,8 @@ class SmallDisk:
         return self
 
     def __exit__(self, *_: object) -> None:
-        _run("umount", str(self.directory))
+        # Lazily: somebody who still looks at it shall not be what a run ends with.
+        _run("umount", "--lazy", str(self.directory))
 
     @contextlib.contextmanager
     def filled(self) -> Iterator[None]:

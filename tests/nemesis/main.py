@@ -82,6 +82,7 @@ def main(arguments: Sequence[str]) -> int:
         keep(done, directory)
         write_index(rounds, output / "index.html")
         tell(done)
+        done.forget()
         number += 1
     return conclude(rounds, time.monotonic() - begun, output)
 
@@ -110,7 +111,7 @@ def tell(done: Round) -> None:
 
 def conclude(rounds: Sequence[Round], seconds: float, output: Path) -> int:
     """Print the sum, and return the exit code."""
-    operations = sum(len(done.history.operations) for done in rounds)
+    operations = sum(done.operations for done in rounds)
     lost = sum(done.lost for done in rounds)
     violations = sum(done.violations for done in rounds)
     undecided = sum(done.undecided for done in rounds)

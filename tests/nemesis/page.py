@@ -105,7 +105,7 @@ def write_index(rounds: Sequence[Round], path: Path) -> None:
             f'<a href="{done.plan.name}/index.html">{done.plan.number}</a>',
             escape(str(done.plan.shape)),
             escape(", ".join(done.plan.faults)),
-            str(len(done.history.operations)),
+            str(done.operations),
             *(str(counts[outcome]) for outcome in OUTCOMES),
             str(done.lost),
             str(done.violations),

@@ -49,12 +49,18 @@ class Round:
     errors: Counter[str] = field(default_factory=Counter)
     applied: dict[int, dict[int, int]] = field(default_factory=dict)
     """What each replica had applied in the end: group -> node -> index."""
+    outcomes: Counter[Outcome] = field(default_factory=Counter)
+    """How many operations ended how."""
     wall_seconds: float = 0.0
 
     @property
-    def outcomes(self) -> Counter[Outcome]:
-        """How many operations ended how."""
-        return Counter(operation.outcome for operation in self.history.operations)
+    def operations(self) -> int:
+        """How many there were."""
+        return self.outcomes.total()
+
+    def forget(self) -> None:
+        """Let go of what grows with the number of operations: it has been kept elsewhere."""
+        self.history = History()
 
     @property
     def lost(self) -> int:
@@ -81,7 +87,7 @@ class Round:
         faults = Counter(record.fault for record in self.faults)
         done = ", ".join(f"{count} {fault}" for fault, count in sorted(faults.items()))
         return (
-            f"round {self.plan.number}: {len(self.history.operations)} operations, "
+            f"round {self.plan.number}: {self.operations} operations, "
             f"{counts[Outcome.OK]} ok, {counts[Outcome.UNKNOWN]} unknown, "
             f"{counts[Outcome.FAILED]} failed; faults: {done or 'none'}; {self.lost} lost, "
             f"{self.violations} violations, {self.undecided} undecided; {self.wall_seconds:.0f} s"
@@ -145,6 +151,7 @@ async def _run_clients(
     check, result.applied = await judge.check_replicas(addresses)
     result.checks.append(check)
     result.checks.append(Check("replies", "their forms", recorder.strange))
+    result.outcomes = Counter(each.outcome for each in recorder.history.operations)
     result.history, result.errors = recorder.history, recorder.errors
     result.leaders = watch.seen
     return final

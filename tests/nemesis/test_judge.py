@@ -4,12 +4,14 @@ import asyncio
 from pathlib import Path
 
 from rafter_kv.slots import slot_of, slot_ranges
+from tests.linear.cheap import Violation
 from tests.linear.history import History, Operation, Outcome
 from tests.nemesis.clients import LostError
 from tests.nemesis.judge import (
     check_history,
     check_logs,
     final_value,
+    is_loss,
     is_settled,
     key_of_group,
     within,
@@ -70,6 +72,13 @@ def test_a_lost_write_is_found_and_counted_as_one() -> None:
     assert cheaply.lost == len(cheaply.problems) == 1
     assert not linear.is_passed
     assert linear.keys == ["k"]
+
+
+def test_what_is_there_twice_is_no_loss_and_what_is_missing_is() -> None:
+    assert is_loss(Violation("lost write", "key 'k' ends as None"))
+    assert is_loss(Violation("miscount", "list 'k': b'1;' is missing: at the end None"))
+    assert not is_loss(Violation("miscount", "list 'k': b'1;' is there 2 times: at the end None"))
+    assert not is_loss(Violation("phantom read", "key 'k': nobody had written b'1'"))
 
 
 def test_a_history_that_cannot_be_checked_is_a_problem() -> None:

@@ -1,5 +1,6 @@
 """The command line: what it reads, prints and keeps, and its exit code."""
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,8 @@ def a_round(*checks: Check) -> Round:
             Operation(1, "k", "write", (b"1",), None, 3, None, Outcome.UNKNOWN),
         ]
     )
-    return Round(plan, 0, 10, history, checks=list(checks), wall_seconds=61.4)
+    outcomes = Counter(operation.outcome for operation in history.operations)
+    return Round(plan, 0, 10, history, checks=list(checks), outcomes=outcomes, wall_seconds=61.4)
 
 
 def last_line(capsys: pytest.CaptureFixture[str]) -> str:
@@ -63,6 +65,13 @@ def test_whatever_is_wrong_or_left_open_makes_the_exit_code_1(
 ) -> None:
     assert main.conclude([a_round(), a_round(check)], 60.0, tmp_path) == 1
     assert last_line(capsys).endswith(counts)
+
+
+def test_a_round_that_was_kept_is_forgotten_but_for_its_figures() -> None:
+    done = a_round()
+    done.forget()
+    assert done.history.operations == []
+    assert done.operations == 2
 
 
 def test_the_line_of_a_round_has_its_figures_and_its_problems(
