@@ -69,6 +69,8 @@ def _shard_killed(ground: Ground, event: Event, record: FaultRecord) -> Iterator
     for node in nodes:
         if pid := _chosen_shard(node, event):
             _signal(pid, signal.SIGKILL)
+        else:
+            record.notes.append(f"node {node.node} had no shard")
     yield  # the supervisor starts it again
     _restart_ended(nodes, record)
 

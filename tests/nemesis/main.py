@@ -6,12 +6,14 @@ import argparse
 import shutil
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
 from tests.nemesis.faults import why_impossible
+from tests.nemesis.judge import Check
 from tests.nemesis.page import write_index, write_page
-from tests.nemesis.plan import FAULTS, plan_round
+from tests.nemesis.plan import FAULTS, Plan, plan_round
 from tests.nemesis.round import Round, run_round
 from tests.nemesis.sabotage import SABOTAGES, sabotaged
 
@@ -77,7 +79,7 @@ def main(arguments: Sequence[str]) -> int:
         directory = output / plan.name
         shutil.rmtree(directory, ignore_errors=True)
         with sabotaged(options.sabotage, output / "sabotage"):
-            done = run_round(plan, directory)
+            done = attempt(plan, directory)
         rounds.append(done)
         keep(done, directory)
         write_index(rounds, output / "index.html")
@@ -85,6 +87,15 @@ def main(arguments: Sequence[str]) -> int:
         done.forget()
         number += 1
     return conclude(rounds, time.monotonic() - begun, output)
+
+
+def attempt(plan: Plan, directory: Path) -> Round:
+    """Run a round. One that cannot be brought to its end is a violation, and others may follow."""
+    try:
+        return run_round(plan, directory)
+    except Exception:  # noqa: BLE001  # told in the verdict, whatever it is
+        directory.mkdir(parents=True, exist_ok=True)
+        return Round(plan, checks=[Check("course", "the whole round", [traceback.format_exc()])])
 
 
 def keep(done: Round, directory: Path) -> None:

@@ -87,6 +87,19 @@ def test_the_line_of_a_round_has_its_figures_and_its_problems(
     assert problems[-1] == "  liveness: and 2 more"
 
 
+def test_a_round_that_breaks_off_is_a_violation_and_has_a_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def break_off(*_: object) -> Round:
+        raise AssertionError("node 1 ended: no such file")
+
+    monkeypatch.setattr(main, "run_round", break_off)
+    done = main.attempt(a_round().plan, tmp_path)
+    assert not done.is_passed
+    main.keep(done, tmp_path)
+    assert "node 1 ended: no such file" in (tmp_path / "index.html").read_text()
+
+
 @pytest.mark.parametrize("problems", [[], ["something"]])
 def test_history_and_page_are_always_kept_and_data_if_something_is_wrong(
     problems: list[str], tmp_path: Path
