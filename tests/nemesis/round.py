@@ -23,8 +23,8 @@ from tests.nemesis.plan import Plan
 from tests.nemesis.status import LeaderWatch, Led
 from tests.nemesis.workload import TEAM_CLIENTS, Team
 
-TEAMS = 2
-THINK_SECONDS = 0.025
+TEAMS = 3
+THINK_SECONDS = 0.03
 """A client's pause between two operations: the servers shall have the processors."""
 BALLAST_PER_SECOND = 12.0
 BALLAST_PER_SECOND_WITH_DISK = 60.0
