@@ -14,7 +14,7 @@ from typing import Self
 
 from tests.cluster.kit import Node
 from tests.nemesis.cluster import Ground, failing_syncs, why_no_failing_syncs, why_no_small_disk
-from tests.nemesis.plan import NODE_FAULTS, Event, Plan
+from tests.nemesis.plan import ALONE_SECONDS, NODE_FAULTS, Event, Plan
 
 READY_SECONDS = 15.0
 """How long a rolling restart waits for a node before it goes on to the next one."""
@@ -88,6 +88,18 @@ def _shard_paused(ground: Ground, event: Event, record: FaultRecord) -> Iterator
     with _stopped([pid for pid in chosen if pid]):
         yield
     _restart_ended(nodes, record)
+
+
+@contextlib.contextmanager
+def _waking_alone(ground: Ground, event: Event, record: FaultRecord) -> Iterator[None]:
+    """Pause nodes, and cut them off before they go on: leaders that do not know they were replaced.
+
+    This is where reads are stale if they are not confirmed.
+    """
+    with _partitioned(ground, event, record):
+        with _paused(ground, event, record):
+            yield
+        time.sleep(ALONE_SECONDS)
 
 
 @contextlib.contextmanager
@@ -233,6 +245,7 @@ FAULT_OF_NAME: dict[str, Fault] = {
     "kill-shard": _shard_killed,
     "pause": _paused,
     "pause-shard": _shard_paused,
+    "wake-alone": _waking_alone,
     "sync": _syncs_fail,
     "move": _leader_moved,
     "roll": _rolling,

@@ -10,7 +10,7 @@ import random
 from collections.abc import Sequence
 from typing import NamedTuple
 
-NODE_FAULTS = ("kill", "kill-shard", "pause", "pause-shard", "sync", "move", "roll")
+NODE_FAULTS = ("kill", "kill-shard", "pause", "pause-shard", "wake-alone", "sync", "move", "roll")
 """What is done to the processes of nodes; a node suffers one of these at a time."""
 NETWORK_FAULTS = ("partition", "one-way")
 FAULTS = (*NODE_FAULTS, *NETWORK_FAULTS, "disk")
@@ -18,8 +18,9 @@ FAULTS = (*NODE_FAULTS, *NETWORK_FAULTS, "disk")
 SECONDS_OF_FAULT = {
     "kill": (0.2, 6.0),
     "kill-shard": (0.5, 2.0),
-    "pause": (0.5, 8.0),
+    "pause": (0.5, 5.0),
     "pause-shard": (0.5, 13.0),  # longer than the watchdog of a node has patience
+    "wake-alone": (1.5, 3.5),  # longer than it takes the others to elect a leader
     "sync": (1.0, 4.0),
     "move": (0.1, 1.0),
     "roll": (0.1, 0.5),
@@ -29,7 +30,9 @@ SECONDS_OF_FAULT = {
 }
 """How long a fault lasts: at least and at most. Restarts come on top."""
 
-RESTART_SECONDS = {"kill": 2.0, "move": 5.0, "roll": 3.0}
+ALONE_SECONDS = 1.5
+"""How long a node that wakes alone remains so."""
+RESTART_SECONDS = {"kill": 2.0, "move": 5.0, "roll": 3.0, "wake-alone": ALONE_SECONDS}
 """What comes on top until a node, or for a roll each node, is back."""
 
 CALM_SECONDS = 3.0

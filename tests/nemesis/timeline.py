@@ -31,6 +31,7 @@ FAULT_COLOURS = {
     "kill-shard": "#e45756",
     "pause": "#7f7fbf",
     "pause-shard": "#a5a5d8",
+    "wake-alone": "#6b4ea0",
     "sync": "#8c564b",
     "disk": "#c49c94",
     "move": "#17becf",
