@@ -60,10 +60,11 @@ def determined_by(world: World) -> Iterator[None]:
     try:
         yield
     finally:
+        # Before the collection: the simulation before this one may have left something frozen.
+        gc.unfreeze()
         with _no_last_words():
             world.end()
             gc.collect()
-        gc.unfreeze()
         gc.enable()
         logging.disable(disabled)
         (
