@@ -16,7 +16,7 @@ export PIP_ROOT_USER_ACTION := ignore
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv run cluster test tools lint format wheel bench fuzz litmus mutate crash crash-real coverage coverage-core coverage-storage clean
+.PHONY: help venv run cluster test tools lint format wheel bench fuzz litmus mutate mutants crash crash-real coverage coverage-core coverage-storage clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
@@ -102,6 +102,9 @@ fuzz: $(STAMP) ## Feed 200,000 inputs to each decoder of what comes from other p
 
 mutate: $(STAMP) ## Count the changes of the core's main modules that its tests notice
 	$(BIN)/python -m tests.mutation $(ARGS)
+
+mutants: $(STAMP) ## Put known bugs into the product, one at a time; the tests must find each
+	$(BIN)/python -m tests.mutants $(ARGS)
 
 STATES ?= 5000
 crash: $(STAMP) ## Recover storage from STATES=5000 states that crashes may leave of a disk
