@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import random
 import re
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from typing import NamedTuple
 from tests.mutants.mutant import Judge, Mutant, Script, Sim
 from tests.mutants.patching import changed
 from tests.sim.campaign import Run, run_seeds
+from tests.sim.plans import make_plan
 from tests.sim.simulation import Simulation
 
 ROOT = Path(__file__).parents[2]
@@ -80,7 +82,7 @@ def _summary(violation: str) -> str:
 def fitting_seeds(judge: Sim, first: int) -> Iterator[int]:
     """Yield the seeds whose plan a judge takes, without end."""
     for seed in itertools.count(first):
-        plan = Simulation(seed, kinds=judge.kinds).plan
+        plan = make_plan(random.Random(seed), judge.kinds)
         if set(plan.fault_kinds) == set(judge.kinds) and judge.fits(plan):
             yield seed
 
