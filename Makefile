@@ -16,7 +16,7 @@ export PIP_ROOT_USER_ACTION := ignore
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv run cluster test tools lint format wheel bench fuzz litmus mutate sim crash crash-real nemesis coverage coverage-core coverage-storage clean
+.PHONY: help venv run cluster test tools lint format wheel bench fuzz litmus mutate sim mutants crash crash-real nemesis coverage coverage-core coverage-storage clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
@@ -108,6 +108,9 @@ SEEDS ?= 1000
 FROM ?= 1
 sim: $(STAMP) ## Simulate SEEDS=1000 clusters and their faults, from seed FROM=1 on
 	$(BIN)/python -m tests.sim --seeds $(SEEDS) --from $(FROM) $(ARGS)
+
+mutants: $(STAMP) ## Put known bugs into the product, one at a time; the tests must find each
+	$(BIN)/python -m tests.mutants $(ARGS)
 
 STATES ?= 5000
 crash: $(STAMP) ## Recover storage from STATES=5000 states that crashes may leave of a disk

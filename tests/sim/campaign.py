@@ -13,6 +13,7 @@ from typing import NamedTuple
 from tests.sim.faults import KINDS
 from tests.sim.simulation import Simulation
 
+RAREST_SHOWN = 5
 PAIRS = frozenset(" + ".join(pair) for pair in itertools.combinations(sorted(KINDS), 2))
 
 
@@ -89,7 +90,11 @@ class Summary:
         rare = sorted(name for name in self.tally if name.startswith("buggify"))
         if rare:
             yield "rare ways: " + ", ".join(f"{name[8:]} {self.tally[name]}" for name in rare)
-        yield f"pairs of faults: {len(PAIRS) - len(self.missing_pairs)} of {len(PAIRS)}"
+        seen = len(PAIRS) - len(self.missing_pairs)
+        rarest = sorted(PAIRS, key=lambda pair: (self.tally[pair], pair))[:RAREST_SHOWN]
+        yield f"pairs of faults: {seen} of {len(PAIRS)}, the rarest: " + ", ".join(
+            f"{pair} {self.tally[pair]}" for pair in rarest
+        )
         speed = self.operations / self.cpu_seconds if self.cpu_seconds else 0.0
         yield (
             f"{self.operations} operations in {self.cpu_seconds:.0f} s of CPU, {speed:.0f} a second"

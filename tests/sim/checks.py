@@ -7,6 +7,8 @@ indexes that are never forgotten or taken back.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from xxhash import xxh3_64_intdigest
 
 from rafter_core import Message, MessageKind
@@ -30,15 +32,25 @@ _OF_NO_TERM = frozenset(
 HASH_CHANCE = 0.05
 
 
+class _Commit(NamedTuple):
+    """What was seen committed at an index: an entry's term, and the term in which it was seen."""
+
+    entry_term: int
+    seen_term: int
+
+
 class Checks:
     """What was seen so far, and whether it goes together."""
 
     def __init__(self, world: World) -> None:
         self._world = world
         self._leaders: dict[tuple[int, int], int] = {}
+        self._elected: set[tuple[int, int, int]] = set()
         self._votes: dict[tuple[int, int, int], int] = {}
         self._terms: dict[tuple[int, int], int] = {}
-        self._commits: dict[tuple[int, int, int], int] = {}
+        self._looks: dict[tuple[int, int, int], tuple[int, int]] = {}
+        self._committed: dict[int, dict[int, _Commit]] = {}
+        self._sent: dict[tuple[int, int, int], tuple[int, int]] = {}
         self._applied: dict[tuple[int, int], int] = {}
         self._digests: dict[tuple[int, int], tuple[int, int]] = {}
         self.applied_total = 0
@@ -55,6 +67,10 @@ class Checks:
         )
         if kind in _OF_LEADERS:
             self._one_leader(group, term, sender)
+            if message.entries:
+                self._matching_entries(group, message)
+        elif kind is MessageKind.VOTE:
+            self._one_vote(group, term, sender, sender)
         elif kind is MessageKind.VOTE_RESPONSE and not message.reject:
             self._one_vote(group, term, sender, message.to)
         if kind not in _OF_NO_TERM and term > self._terms.get((sender, group), 0):
@@ -72,21 +88,89 @@ class Checks:
                 f"group {group}: node {voter} voted for {earlier} and {candidate} in term {term}"
             )
 
+    def _matching_entries(self, group: int, message: Message) -> None:
+        """See that an index and a term name one entry, behind one other (log matching)."""
+        before = message.log_term
+        for entry in message.entries:
+            seen = before, hash(entry.payload)
+            earlier = self._sent.setdefault((group, entry.index, entry.term), seen)
+            if earlier != seen:
+                self._world.violated(
+                    f"group {group}: node {message.sender} has another entry, or another one "
+                    f"before it, at index {entry.index} of term {entry.term}"
+                )
+            before = entry.term
+
     # ---- replicas -----------------------------------------------------------------------------
 
     def saw_replica(self, node: int, replica: Replica) -> None:
         """Look at a replica that has taken a message."""
-        key = (node, replica.group, id(replica))
-        commit = replica.node.commit
-        before = self._commits.get(key, 0)
-        if commit < before:
+        core, group = replica.node, replica.group
+        key = (node, group, id(replica))
+        commit = core.commit
+        before, led_term = self._looks.get(key, (0, 0))
+        leads_term = core.term if core.is_leader else 0
+        if (before, led_term) != (commit, leads_term):
+            self._looks[key] = commit, leads_term
+        if before != commit:
+            self._commit_moved(node, replica, before)
+            if leads_term and leads_term == led_term:
+                self._own_term_commits(node, replica)
+        if leads_term and (group, leads_term, node) not in self._elected:
+            self._elected.add((group, leads_term, node))
+            self._one_leader(group, leads_term, node)
+            self._has_majority(node, replica)
+            self._is_complete(node, replica)
+
+    def _commit_moved(self, node: int, replica: Replica, before: int) -> None:
+        """Compare what is committed here with what was committed elsewhere."""
+        core, group = replica.node, replica.group
+        if core.commit < before:
             self._world.violated(
-                f"group {replica.group}: the commit index of node {node} went back "
-                f"from {before} to {commit}"
+                f"group {group}: the commit index of node {node} went back "
+                f"from {before} to {core.commit}"
             )
-        self._commits[key] = commit
-        if replica.node.is_leader:
-            self._one_leader(replica.group, replica.node.term, node)
+        log = core._raft.log
+        committed = self._committed.setdefault(group, {})
+        for index in range(max(before + 1, log.first_index), core.commit + 1):
+            term = log.term(index)
+            if committed.setdefault(index, _Commit(term, core.term)).entry_term != term:
+                self._world.violated(
+                    f"group {group}: node {node} committed another entry at index {index}"
+                )
+
+    def _own_term_commits(self, node: int, replica: Replica) -> None:
+        """See that a leader counts copies of its own entries alone (paper, 5.4.2)."""
+        core = replica.node
+        term = core._raft.log.term(core.commit)
+        if term != core.term:
+            self._world.violated(
+                f"group {replica.group}: node {node} leads term {core.term}, and has committed "
+                f"up to {core.commit} of term {term}"
+            )
+
+    def _has_majority(self, node: int, replica: Replica) -> None:
+        """See that a new leader has the votes of a majority."""
+        group, term, voters = replica.group, replica.node.term, replica.voters
+        votes = [self._votes.get((group, term, voter)) == node for voter in voters if voter != node]
+        if 2 * (1 + sum(votes)) <= len(voters):
+            self._world.violated(
+                f"group {group}: node {node} leads term {term}, and {1 + sum(votes)} of "
+                f"{len(voters)} have voted for it"
+            )
+
+    def _is_complete(self, node: int, replica: Replica) -> None:
+        """See that a new leader has all that was committed in earlier terms (completeness)."""
+        core = replica.node
+        log = core._raft.log
+        for index, (term, seen_term) in self._committed.get(replica.group, {}).items():
+            if seen_term >= core.term or index < log.first_index:
+                continue
+            if index > log.last_index or log.term(index) != term:
+                self._world.violated(
+                    f"group {replica.group}: node {node} leads term {core.term}, and has not got "
+                    f"the entry {index} of term {term}, which was committed in term {seen_term}"
+                )
 
     def restarted(self, node: int, replica: Replica) -> None:
         """Look at a replica that has just recovered its log."""

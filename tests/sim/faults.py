@@ -23,6 +23,7 @@ import itertools
 from collections.abc import Callable
 from pathlib import Path
 
+from rafter_core import Message, MessageKind
 from tests.sim.network import Network
 from tests.sim.nodes import SimNode
 from tests.sim.plans import Plan
@@ -31,6 +32,14 @@ from tests.sim.world import World
 from tests.storage.fake_file_system import FakeFileSystem
 
 End = Callable[[], None]
+_PROMISES = (
+    MessageKind.VOTE,
+    MessageKind.VOTE_RESPONSE,
+    MessageKind.APPEND,
+    MessageKind.APPEND_RESPONSE,
+    MessageKind.HEARTBEAT_RESPONSE,
+)
+"""What others count on once they have heard it."""
 WALL_SECONDS_MAX = 250.0
 
 
@@ -176,6 +185,33 @@ class Faults:
         node.is_kept_down = True
         node.kill()
         return lambda: _start(node)
+
+    def crash_of_a_sender(self) -> End | None:
+        """End a node right after something it said is heard: whatever that rests on is durable."""
+        draw = self._world.draw
+        kind = draw.choice(_PROMISES)
+        action = draw.choice((SimNode.kill, SimNode.lose_power))
+        victims: list[SimNode] = []
+
+        def hear(message: Message) -> None:
+            sender = self._nodes[message.sender]
+            if message.kind is kind and not victims and sender.is_up:
+                victims.append(sender)
+                sender.is_kept_down = True
+                # Not within the receiver's turn.
+                self._world.after(0.0, action, sender)
+
+        for node in self._nodes.values():
+            node.message_faults.on_arrival = hear
+
+        def end() -> None:
+            for node in self._nodes.values():
+                if node.message_faults.on_arrival is hear:
+                    node.message_faults.on_arrival = None
+            for node in victims:
+                _start(node)
+
+        return end
 
     def power_loss(self) -> End | None:
         """Hit one node, or several in one moment: what only they held is gone then."""
@@ -362,6 +398,7 @@ KINDS: dict[str, Callable[[Faults], End | None]] = {
     "partition": Faults.partition,
     "node crash": Faults.node_crash,
     "power loss": Faults.power_loss,
+    "sender crash": Faults.crash_of_a_sender,
     "shard crash": Faults.shard_crash,
     "pause": Faults.pause,
     "clock drift": Faults.clock_drift,

@@ -6,7 +6,7 @@ when its queues are full, and links break with messages on their way.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rafter_core import Message, MessageKind
 from tests.sim.world import World
@@ -22,7 +22,10 @@ class MessageFaults:
         self.drop_chance = 0.0
         self.double_chance = 0.0
         self.delay_chance = 0.0
-        self.delay_seconds = (1e-3, 1.0)
+        # Up to some election timeouts: what comes late may be of another term.
+        self.delay_seconds = (1e-3, 5.0)
+        self.on_arrival: Callable[[Message], None] | None = None
+        """Told of every message, before its fate is decided."""
 
     def calm(self) -> None:
         """Let all messages through from now on."""
@@ -30,6 +33,8 @@ class MessageFaults:
 
     def fates(self, _group: int, message: Message) -> Sequence[float]:
         """Return after how many seconds each copy of a message arrives; none if it is lost."""
+        if self.on_arrival is not None:
+            self.on_arrival(message)
         total = self.drop_chance + self.double_chance + self.delay_chance
         if not total:
             return ONCE

@@ -253,6 +253,9 @@ class Cluster:
         self.world.wait(DRAIN_SECONDS, self._are_level)
         for group in self._live_groups():
             replicas = self.live_replicas(group)
+            for node in self._members[group]:
+                if node not in replicas and not self.nodes[node].is_damaged:
+                    self.world.violated(f"group {group}: node {node} does not serve its replica")
             for node, replica in replicas.items():
                 machine: Any = replica.machine
                 self.checks.same_state(node, group, replica.node.applied, machine.hash())

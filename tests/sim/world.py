@@ -59,10 +59,13 @@ class World:
         """All loops there were, those of dead processes too."""
         self._events: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._planned = 0
+        self._is_over = False
         self._is_failed: Violation | None = None
 
     def at(self, seconds: float, action: Callable[..., None], *arguments: Any) -> None:
         """Plan an event; one that lies in the past happens next."""
+        if self._is_over:
+            return
         self._planned += 1
         heapq.heappush(self._events, (max(seconds, self.now), self._planned, action, arguments))
 
@@ -87,7 +90,8 @@ class World:
             self.run_until(min(self.now + WAIT_STEP_SECONDS, end))
 
     def end(self) -> None:
-        """Let go of everything that happened and would have."""
+        """Let go of everything that happened and would have; nothing can be planned any more."""
+        self._is_over = True
         self.loops.clear()
         self._events.clear()
         self._is_failed = None
