@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.ledger import Campaign, record
 from tests.nemesis.faults import why_impossible
 from tests.nemesis.judge import Check
 from tests.nemesis.page import write_index, write_page
@@ -47,6 +48,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--sabotage", choices=tuple(SABOTAGES), default="", help="break the nodes, to be found out"
     )
+    parser.add_argument("--ledger", action="store_true", help="add a line to tests/ledger.tsv")
     parser.add_argument("--output", type=Path, help="else build/nemesis/SEED")
     return parser.parse_args(arguments)
 
@@ -86,7 +88,21 @@ def main(arguments: Sequence[str]) -> int:
         tell(done)
         done.forget()
         number += 1
-    return conclude(rounds, time.monotonic() - begun, output)
+    seconds = time.monotonic() - begun
+    if options.ledger:
+        record(campaign(rounds, seconds, options.seed))
+    return conclude(rounds, seconds, output)
+
+
+def campaign(rounds: Sequence[Round], seconds: float, seed: int) -> Campaign:
+    """Return what the ledger says of these rounds."""
+    return Campaign(
+        kind="nemesis",
+        extent=f"{seconds / 60:.1f} minutes, seed {seed}",
+        operations=sum(done.operations for done in rounds),
+        faults=sum(len(done.faults) for done in rounds),
+        violations=sum(done.violations + done.undecided for done in rounds),
+    )
 
 
 def attempt(plan: Plan, directory: Path) -> Round:

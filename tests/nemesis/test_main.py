@@ -111,3 +111,11 @@ def test_history_and_page_are_always_kept_and_data_if_something_is_wrong(
     assert (tmp_path / "index.html").exists()
     assert (tmp_path / "n1.log").exists()
     assert (tmp_path / "n1").exists() is bool(problems)
+
+
+def test_what_is_undecided_is_a_violation_in_the_ledger() -> None:
+    rounds = [
+        a_round(Check("liveness", "all", ["dead"])),
+        a_round(Check("search", "", undecided=2)),
+    ]
+    assert main.campaign(rounds, 90.0, 7) == ("nemesis", "1.5 minutes, seed 7", 4, 0, 3)
