@@ -30,8 +30,9 @@ CLIENT_HOST = "127.0.2.1"
 START_SECONDS = 2.0
 LEADER_TIMEOUTS = 10
 COMMIT_TIMEOUTS = 15
-SETTLE_SECONDS = 12.0
-"""How long links may take to be up again: what a cut held up may run into a user timeout first."""
+SETTLE_SECONDS = 3.0
+"""How long processes and links may take to be up again: each may just have failed to, and rests for
+a second before its next attempt."""
 DRAIN_SECONDS = 30.0
 READ_BACK_DEPTH = 16
 MODELS: dict[str, Model] = {
