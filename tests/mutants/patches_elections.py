@@ -72,10 +72,10 @@ MUTANTS = (
             Change(
                 "rafter_core.raft:Raft._admit",
                 "self._answer_lower_term(message)\n        return False",
-                "return kind.name == 'VOTE_RESPONSE'",
+                "self._answer_lower_term(message)\n        return kind.name == 'VOTE_RESPONSE'",
             ),
         ),
-        RIVALS,
+        Script((ELECTIONS + "test_late_and_repeated_votes_do_not_count",)),
     ),
     Mutant(
         "no-vote-twice",
@@ -166,7 +166,7 @@ MUTANTS = (
                 "True",
             ),
         ),
-        RIVALS,
+        Sim(("partition", "one-way cut", "node crash")),
     ),
     Mutant(
         "transfer-hangs",

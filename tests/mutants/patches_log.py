@@ -66,7 +66,7 @@ MUTANTS = (
                 "min(commit, self.last_index)",
             ),
         ),
-        MIXED,
+        Script((LOG + "test_a_follower_commits_what_the_message_verified_and_no_more",)),
     ),
     Mutant(
         "heartbeat-commits-unverified",

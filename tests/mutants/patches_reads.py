@@ -6,6 +6,7 @@ from tests.mutants.mutant import Mutant, Script, Sim
 from tests.mutants.patching import Change
 
 READS = "tests/core/test_known_bugs_reads.py::"
+THESIS = "tests/paper/test_thesis_6_reads.py::"
 DEPOSED = Sim(("partition", "pause", "reorder", "leader transfer"))
 
 MUTANTS = (
@@ -20,7 +21,7 @@ MUTANTS = (
                 "if False:",
             ),
         ),
-        DEPOSED,
+        Script((READS + "test_a_read_waits_until_the_leader_has_committed_in_its_term",)),
     ),
     Mutant(
         "read-of-another-index",
@@ -33,7 +34,7 @@ MUTANTS = (
                 "raft.log.applied",
             ),
         ),
-        Sim(("leader transfer", "slow disk")),
+        Script((THESIS + "test_a_read_is_confirmed_before_its_index_is_applied",)),
     ),
     Mutant(
         "read-unconfirmed",

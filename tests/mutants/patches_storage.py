@@ -125,17 +125,4 @@ MUTANTS = (
         ),
         POWER,
     ),
-    Mutant(
-        "segment-name-not-synced",
-        (48,),
-        "the name of a new segment is not durable when it is written to",
-        (
-            Change(
-                "rafter_storage.segment:create_segment",
-                "files.sync_directory(directory)",
-                "pass",
-            ),
-        ),
-        POWER,
-    ),
 )
