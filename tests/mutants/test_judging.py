@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 from collections import Counter as Tally
 
 import pytest
@@ -12,8 +13,7 @@ from tests.mutants.judging import JudgeFailed, Verdict, acquit, fitting_seeds, j
 from tests.mutants.mutant import Script, Sim
 from tests.mutants.registry import MUTANTS
 from tests.sim.campaign import Run
-from tests.sim.plans import Plan
-from tests.sim.simulation import Simulation
+from tests.sim.plans import Plan, make_plan
 
 SEEDS_MAX = 10
 CHEAP = ("commits-old-terms", "single-voter-hasty", "log-not-synced", "applied-apart")
@@ -49,7 +49,7 @@ def test_seeds_are_those_whose_plan_has_the_faults_and_fits() -> None:
     assert seeds == sorted(set(seeds))
     assert seeds[0] >= 5
     for seed in seeds:
-        plan = Simulation(seed, kinds=sim.kinds).plan
+        plan = make_plan(random.Random(seed), sim.kinds)
         assert (plan.nodes, plan.fault_kinds) == (3, ("drop", "pause"))
 
 
