@@ -109,6 +109,6 @@ MUTANTS = (
                 "pass",
             ),
         ),
-        Sim(("partition", "node crash", "reset")),
+        Script(("tests/kv/test_sessions.py::test_each_batch_runs_once",)),
     ),
 )
