@@ -7,7 +7,6 @@ from tests.mutants.patching import Change
 
 READS = "tests/core/test_known_bugs_reads.py::"
 THESIS = "tests/paper/test_thesis_6_reads.py::"
-DEPOSED = Sim(("partition", "pause", "reorder", "leader transfer"))
 
 MUTANTS = (
     Mutant(
@@ -47,7 +46,7 @@ MUTANTS = (
                 "queue.counter",
             ),
         ),
-        DEPOSED,
+        Script((READS + "test_no_read_is_answered_before_a_quorum_confirmed_it",)),
     ),
     Mutant(
         "read-number-reused",
@@ -60,7 +59,12 @@ MUTANTS = (
                 "raft.reads.counter = 1",
             ),
         ),
-        DEPOSED,
+        Script(
+            (
+                READS
+                + "test_an_attempt_with_the_same_context_is_not_confirmed_by_echoes_of_the_first",
+            )
+        ),
     ),
     Mutant(
         "lease-too-long",
@@ -105,6 +109,6 @@ MUTANTS = (
                 "pass",
             ),
         ),
-        DEPOSED,
+        Script(("tests/kv/test_sessions.py::test_each_batch_runs_once",)),
     ),
 )

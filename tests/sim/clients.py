@@ -23,6 +23,8 @@ NOT_EXECUTED = b"nothing was executed"
 CONNECT_SECONDS = 1.0
 PATIENCE_SECONDS = 12.0
 """More than a request may take by the node's own measure; then the client gives up."""
+READER_PATIENCE_SECONDS = 0.25
+"""Who only reads asks elsewhere soon: who waits for one group asks nothing of the others."""
 
 
 class Call:
@@ -46,6 +48,8 @@ class SimClient(asyncio.Protocol):
         self.succeeded: set[str] = set()
         """The keys of commands that were answered."""
         self.pace_seconds = (1e-3, 0.2)
+        is_reader = number < plan.clients and workload.is_reader(number)
+        self._patience_seconds = READER_PATIENCE_SECONDS if is_reader else PATIENCE_SECONDS
         self._world = world
         self._loop = loop
         self._plan = plan
@@ -118,7 +122,7 @@ class SimClient(asyncio.Protocol):
         self._transport.write(
             hiredis.pack_command(intent.command)  # type: ignore[arg-type]  # of any length
         )
-        self._loop.call_later(PATIENCE_SECONDS, self._lose_patience, self._calls[-1])
+        self._loop.call_later(self._patience_seconds, self._lose_patience, self._calls[-1])
 
     def _lose_patience(self, call: Call) -> None:
         if call in self._calls and self._transport is not None:

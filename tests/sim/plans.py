@@ -65,7 +65,7 @@ def make_plan(draw: random.Random, kinds: tuple[str, ...]) -> Plan:
         shards=draw.choice((1, 1, 2, 2, 3)),
         groups=draw.choice((1, 1, 2, 3, 4, 8, 16)) if nodes < 5 else draw.choice((1, 2, 4)),
         replication=replication,
-        tick_milliseconds=100,
+        tick_milliseconds=draw.choice((50, 100)),
         election_timeout_ticks=draw.choice((6, 10, 12)),
         clients=draw.randint(3, 10),
         depth=draw.choice((4, 32, 64)),

@@ -10,6 +10,8 @@ from rafter_kv.slots import group_by_slot, slot_of
 OPERATIONS_PER_KEY_MAX = 200
 KINDS = ("register", "register", "register", "counter", "list", "batch")
 KEY_CONCURRENCY = 2
+READERS = 3
+"""One of so many clients only reads: no write that cannot commit holds up what it asks next."""
 SUB_KEYS = (b"a", b"b", b"c")
 
 
@@ -77,6 +79,10 @@ class Workload:
             number += 1
         return tags
 
+    def is_reader(self, client: int) -> bool:
+        """Whether a client only reads."""
+        return client % READERS == READERS - 1
+
     def next(self, client: int) -> Intent:
         """Draw one operation of a client."""
         self._count += 1
@@ -87,6 +93,8 @@ class Workload:
         tag = self._tags[draw.randint(1, self._groups)]
         kind = draw.choice(KINDS)
         key = self._key(kind, tag)
+        if self.is_reader(client):
+            return self._read(key, kind, tag)
         match kind:
             case "register":
                 return self._register(key, tag, value)
@@ -149,13 +157,16 @@ class Workload:
         intents = []
         for key, kind in self.keys_used.items():
             tag = key[len(kind) :].partition(".")[0].encode()
-            name = self.wire_key(key, tag)
-            if kind == "batch":
-                command = (b"MGET", *(name + sub for sub in SUB_KEYS))
-                intents.append(Intent(key, "read_many", (SUB_KEYS,), command))
-            else:
-                intents.append(Intent(key, "read", (), (b"GET", name)))
+            intents.append(self._read(key, kind, tag))
         return intents
+
+    def _read(self, key: str, kind: str, tag: bytes) -> Intent:
+        """Return a read of a whole key."""
+        name = self.wire_key(key, tag)
+        if kind == "batch":
+            command = (b"MGET", *(name + sub for sub in SUB_KEYS))
+            return Intent(key, "read_many", (SUB_KEYS,), command)
+        return Intent(key, "read", (), (b"GET", name))
 
     def probes(self) -> list[Intent]:
         """Return a write to every group, for the question whether it can commit."""
