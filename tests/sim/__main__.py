@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from pathlib import Path
@@ -9,7 +10,8 @@ from pathlib import Path
 import click
 
 from tests.ledger import Campaign, record
-from tests.sim.campaign import Run, Summary, run_seeds
+from tests.sim.campaign import Run, Summary, run_seed, run_seeds
+from tests.sim.plans import Plan, quick
 from tests.sim.simulation import Simulation
 
 
@@ -19,6 +21,7 @@ from tests.sim.simulation import Simulation
 @click.option("--processes", default=os.cpu_count() or 1, help="How many run side by side.")
 @click.option("--ledger", is_flag=True, help="Add a line about this campaign to the ledger.")
 @click.option("--seed", type=int, help="Run this one alone.")
+@click.option("--quick", "is_quick", is_flag=True, help="With fewer operations, as `make test`.")
 @click.option("--trace", is_flag=True, help="Print a line for each event of --seed.")
 @click.option(
     "--history", type=click.Path(path_type=Path), help="Save the operations of --seed in a file."
@@ -29,14 +32,16 @@ def main(
     processes: int,
     ledger: bool,
     seed: int | None,
+    is_quick: bool,
     trace: bool,
     history: Path | None,
 ) -> None:
     """Simulate clusters and their faults; end with 1 if anything went wrong."""
     if seed is not None:
-        sys.exit(run_one(seed, trace, history))
+        sys.exit(run_one(seed, is_quick, trace, history))
     summary = Summary()
-    for run in run_seeds(range(first, first + seeds), processes):
+    run_one_seed = functools.partial(run_seed, change=quick) if is_quick else run_seed
+    for run in run_seeds(range(first, first + seeds), processes, run_one_seed):
         summary.add(run)
         if run.violation:
             report(run)
@@ -55,9 +60,10 @@ def main(
     sys.exit(1 if summary.violated else 0)
 
 
-def run_one(seed: int, trace: bool, history: Path | None) -> int:
+def run_one(seed: int, is_quick: bool, trace: bool, history: Path | None) -> int:
     """Run one seed again, to be looked at."""
-    result = Simulation(seed, click.echo if trace else None).run()
+    change = quick if is_quick else unchanged
+    result = Simulation(seed, click.echo if trace else None, change=change).run()
     if history is not None:
         result.history.save(history)
     click.echo(f"seed {seed}: {result.plan}")
@@ -66,6 +72,11 @@ def run_one(seed: int, trace: bool, history: Path | None) -> int:
         click.echo(result.violation)
     click.echo(f"1 seeds, {1 if result.violation else 0} violations")
     return 1 if result.violation else 0
+
+
+def unchanged(plan: Plan) -> Plan:
+    """Return the plan as it was drawn."""
+    return plan
 
 
 def report(run: Run) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from tests.sim.faults import KINDS
+from tests.sim.plans import Plan
 from tests.sim.simulation import Simulation
 
 RAREST_SHOWN = 5
@@ -29,10 +30,10 @@ class Run(NamedTuple):
     cpu_seconds: float
 
 
-def run_seed(seed: int) -> Run:
-    """Run one seed."""
+def run_seed(seed: int, change: Callable[[Plan], Plan] = lambda plan: plan) -> Run:
+    """Run one seed, with its plan as it is drawn or as `change` makes it."""
     began = time.process_time()
-    result = Simulation(seed).run()
+    result = Simulation(seed, change=change).run()
     return Run(
         seed,
         str(result.plan),

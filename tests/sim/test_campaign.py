@@ -41,7 +41,7 @@ def test_a_violation_is_printed_with_the_command_that_replays_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(
-        program, "run_seeds", lambda seeds, processes: run_seeds(seeds, 1, fake_run)
+        program, "run_seeds", lambda seeds, processes, run: run_seeds(seeds, 1, fake_run)
     )
     result = CliRunner().invoke(program.main, ["--seeds", "4", "--processes", "1"])
     assert result.exit_code == 1
@@ -52,7 +52,7 @@ def test_a_violation_is_printed_with_the_command_that_replays_it(
 
 
 def test_one_seed_can_be_traced() -> None:
-    result = CliRunner().invoke(program.main, ["--seed", "14", "--trace"])
+    result = CliRunner().invoke(program.main, ["--seed", "14", "--quick", "--trace"])
     lines = result.output.splitlines()
     assert result.exit_code == 0
     assert lines[-1] == "1 seeds, 0 violations"
