@@ -86,7 +86,7 @@ class ShardServices:
         self._store = open_log(boot, environment.files)
         owned = self._owned_groups()
         self._snapshot_store = open_snapshots(config, owned, environment.files)
-        self.engine = self._make_engine(Engine)
+        self.engine = self._make_engine()
         self._snapshots = self._make_snapshots(len(owned))
         self._router = self._make_router()
         self._map = ShardMap(
@@ -146,7 +146,7 @@ class ShardServices:
             tls=self._boot.tls.peer,
         )
 
-    def _make_engine(self, engine_type: type[Engine]) -> Engine:
+    def _make_engine(self, engine_type: type[Engine] = Engine) -> Engine:
         return engine_type(
             loop=self._loop,
             store=self._store,

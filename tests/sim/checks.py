@@ -207,11 +207,3 @@ class Checks:
             self._world.violated(
                 f"group {group}: the states of nodes {other} and {node} differ at index {index}"
             )
-
-    @property
-    def last_applied(self) -> dict[int, int]:
-        """The highest index of each group that was applied anywhere."""
-        found: dict[int, int] = {}
-        for group, index in self._applied:
-            found[group] = max(found.get(group, 0), index)
-        return found

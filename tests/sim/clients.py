@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections import deque
-from collections.abc import Callable
 from typing import Any
 
 import hiredis
@@ -178,6 +177,3 @@ class SimClient(asyncio.Protocol):
         """Count events, not time: two that fall together have an order."""
         self._workload.events += 1
         return int(self._world.now * NANOSECONDS) * 1000 + self._workload.events % 1000
-
-
-MakeClient = Callable[[int], SimClient]

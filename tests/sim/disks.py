@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +118,3 @@ def _run(job: Job) -> Exception | None:
     except Exception as error:  # noqa: BLE001 - handed to the loop, as the real flusher does
         return error
     return None
-
-
-MakeProcessFiles = Callable[[], ProcessFiles]

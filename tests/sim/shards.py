@@ -85,8 +85,8 @@ class SimServices(ShardServices):
         self._faults = faults
         super().__init__(boot, loop, on_fatal, environment)
 
-    def _make_engine(self, engine_type: type[Engine]) -> Engine:
-        engine = super()._make_engine(SimEngine)
+    def _make_engine(self, engine_type: type[Engine] = SimEngine) -> Engine:
+        engine = super()._make_engine(engine_type)
         assert isinstance(engine, SimEngine)
         engine.checks = self._checks
         engine.faults = self._faults
