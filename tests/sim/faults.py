@@ -135,8 +135,8 @@ class Faults:
 
     def delay(self) -> End | None:
         factor = self._world.between(2.0, 30.0)
-        self._network.delay_factor *= factor
-        return lambda: _divide(self._network, "delay_factor", factor)
+        self._network.slowness.append(factor)
+        return lambda: self._network.slowness.remove(factor)
 
     def split_reads(self) -> End | None:
         self._network.split_chance = 0.3
@@ -421,10 +421,6 @@ def _nothing() -> None:
 
 def _lower(target: object, name: str, amount: float) -> None:
     setattr(target, name, max(0.0, getattr(target, name) - amount))
-
-
-def _divide(target: object, name: str, factor: float) -> None:
-    setattr(target, name, getattr(target, name) / factor)
 
 
 def _start(node: SimNode) -> None:

@@ -78,7 +78,8 @@ class Network:
     def __init__(self, world: World, delay_seconds: tuple[float, float]) -> None:
         self.world = world
         self.delay_seconds = delay_seconds
-        self.delay_factor = 1.0
+        self.slowness = [1.0]
+        """Factors of all delays; the largest counts."""
         self.split_chance = 0.0
         """How often what arrives is given to its reader in pieces."""
         self._listeners: dict[Address, list[Listener]] = {}
@@ -184,7 +185,7 @@ class Network:
     def _delay(self, source: str, target: str) -> float:
         if source == target:
             return self.world.draw.uniform(5e-6, 50e-6)
-        return self.world.draw.uniform(*self.delay_seconds) * self.delay_factor
+        return self.world.draw.uniform(*self.delay_seconds) * max(self.slowness)
 
     def send(self, sender: SimTransport, data: bytes | None) -> None:
         """Bring bytes, or the end of the stream, to the other end."""

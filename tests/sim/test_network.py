@@ -173,12 +173,22 @@ def test_two_processes_of_a_host_are_connected_by_a_pair() -> None:
 def test_delays_are_within_their_bounds_and_nothing_is_overtaken(seed: int) -> None:
     bench = Bench(seed)
     dialled, accepted = bench.connected()
-    bench.network.delay_factor = 10.0
+    bench.network.slowness = [10.0, 2.0]
     bench.write(dialled, b"a")
     bench.run(1e-3)
-    bench.network.delay_factor = 0.01
+    bench.network.slowness = [0.01]
     bench.write(dialled, b"b")
     bench.run(5e-3)
     assert accepted.data == b""
     bench.run()
     assert accepted.data == b"ab"
+
+
+def test_of_several_delays_the_largest_counts() -> None:
+    """Multiplied, four of them would hold up a message for minutes, and no cluster comes back."""
+    bench = Bench()
+    dialled, accepted = bench.connected()
+    bench.network.slowness = [10.0] * 4
+    bench.write(dialled, b"a")
+    bench.run(0.03)
+    assert accepted.data == b"a"
