@@ -111,6 +111,8 @@ class Cluster:
         violation = ""
         try:
             self._run()
+            # The last checks have no event behind them that would raise it.
+            self.world.raise_violation()
         except Violation as error:
             violation = str(error)
         except Exception:  # noqa: BLE001 - of the code under test, in one of its callbacks

@@ -79,8 +79,7 @@ class World:
         while events and events[0][0] <= seconds:
             self.now, _, action, arguments = heapq.heappop(events)
             action(*arguments)
-            if self._is_failed is not None:
-                raise self._is_failed
+            self.raise_violation()
         self.now = seconds
 
     def wait(self, seconds: float, is_over: Callable[[], bool]) -> None:
@@ -101,6 +100,11 @@ class World:
         if self._is_failed is None:
             self.note(f"VIOLATION {what}")
             self._is_failed = Violation(what)
+
+    def raise_violation(self) -> None:
+        """Raise the first Violation, if there was one."""
+        if self._is_failed is not None:
+            raise self._is_failed
 
     def violated_by(self, what: str, error: BaseException) -> None:
         """End the run for an error that no fault explains; it tells where it comes from."""

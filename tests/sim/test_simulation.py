@@ -1,0 +1,37 @@
+"""A whole run reports what its checks find, those at its end too."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from tests.linear.history import History, Operation, Outcome
+from tests.sim.plans import Plan
+from tests.sim.simulation import Cluster, Simulation
+
+
+def small(plan: Plan) -> Plan:
+    return dataclasses.replace(plan, nodes=1, replication=1, operations=50, fault_kinds=())
+
+
+def stale(cluster: Cluster) -> History:
+    """Return a history in which a write is not seen after it was acknowledged."""
+    key = "registert0.0.0"
+    return History(
+        [
+            Operation(1, key, "write", (b"a",), None, 1, 2, Outcome.OK),
+            Operation(1, key, "write", (b"b",), None, 3, 4, Outcome.OK),
+            Operation(2, key, "read", (), b"a", 5, 6, Outcome.OK),
+        ]
+    )
+
+
+def test_a_run_without_faults_violates_nothing() -> None:
+    assert not Simulation(1, change=small).run().violation
+
+
+def test_a_history_that_no_order_explains_is_a_violation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was found and not told: nothing happens behind the last check of a run."""
+    monkeypatch.setattr(Cluster, "_history", stale)
+    assert "not linearizable" in Simulation(1, change=small).run().violation
