@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import random
@@ -14,9 +15,8 @@ from typing import NamedTuple
 
 from tests.mutants.mutant import Judge, Mutant, Script, Sim
 from tests.mutants.patching import changed
-from tests.sim.campaign import Run, run_seeds
+from tests.sim.campaign import run_seed, run_seeds
 from tests.sim.plans import make_plan
-from tests.sim.simulation import Simulation
 
 ROOT = Path(__file__).parents[2]
 VARIABLE = "RAFTER_MUTANT"
@@ -66,7 +66,7 @@ def acquit(judge: Judge, verdict: Verdict | None = None) -> Verdict:
 def run_simulations(judge: Sim, first: int, count: int, processes: int) -> Verdict:
     """Run up to `count` seeds of those that fit, from `first` on, to the first violation."""
     seeds = itertools.islice(fitting_seeds(judge, first), count)
-    runs = run_seeds(seeds, processes, _Runner(judge.kinds))
+    runs = run_seeds(seeds, processes, functools.partial(run_seed, kinds=judge.kinds))
     for number, run in enumerate(runs, 1):
         if run.violation:
             return Verdict(_summary(run.violation), "simulation", number, run.seed)
@@ -85,25 +85,6 @@ def fitting_seeds(judge: Sim, first: int) -> Iterator[int]:
         plan = make_plan(random.Random(seed), judge.kinds)
         if set(plan.fault_kinds) == set(judge.kinds) and judge.fits(plan):
             yield seed
-
-
-class _Runner:
-    """Runs one seed with some kinds of faults; can be sent to another process."""
-
-    def __init__(self, kinds: tuple[str, ...]) -> None:
-        self._kinds = kinds
-
-    def __call__(self, seed: int) -> Run:
-        result = Simulation(seed, kinds=self._kinds).run()
-        return Run(
-            seed,
-            str(result.plan),
-            result.violation,
-            result.digest,
-            result.operations,
-            result.tally,
-            0.0,
-        )
 
 
 def run_script(script: Script, name: str) -> Verdict:

@@ -69,11 +69,12 @@ def test_a_verdict_counts_the_seeds_to_the_first_violation(
 ) -> None:
     runs = {1: "", 2: "", 3: "two leaders", 4: "never run"}
 
-    def run_seed(_runner: object, seed: int) -> Run:
+    def run_seed(seed: int, kinds: tuple[str, ...]) -> Run:
+        assert kinds == ()
         return Run(seed, "", runs[seed], "", 0, Tally(), 0.0)
 
     monkeypatch.setattr(judging, "fitting_seeds", lambda _judge, first: itertools.count(first))
-    monkeypatch.setattr(judging._Runner, "__call__", run_seed)
+    monkeypatch.setattr(judging, "run_seed", run_seed)
     sim = Sim(())
     found = judging.run_simulations(sim, 1, 4, 1)
     assert found == Verdict("two leaders", "simulation", 3, 3)

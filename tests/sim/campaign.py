@@ -30,10 +30,14 @@ class Run(NamedTuple):
     cpu_seconds: float
 
 
-def run_seed(seed: int, change: Callable[[Plan], Plan] = lambda plan: plan) -> Run:
-    """Run one seed, with its plan as it is drawn or as `change` makes it."""
+def run_seed(
+    seed: int,
+    change: Callable[[Plan], Plan] = lambda plan: plan,
+    kinds: tuple[str, ...] = tuple(KINDS),
+) -> Run:
+    """Run one seed, with faults of `kinds`, and its plan as it is drawn or as `change` makes it."""
     began = time.process_time()
-    result = Simulation(seed, change=change).run()
+    result = Simulation(seed, kinds=kinds, change=change).run()
     return Run(
         seed,
         str(result.plan),
