@@ -130,7 +130,7 @@ class MemorySink:
         self.store.aborted += 1
         if self.store.refusal is None:
             self.store.in_use -= 1
-        self.store.parts.pop(self.manifest, None)
+        await run(lambda: self.store.parts.pop(self.manifest, None))
 
 
 class Station:

@@ -279,9 +279,10 @@ def test_a_receiver_that_cancels_ends_the_transfer_for_good(loop_kind: str) -> N
             await sender.until(lambda: sender.sent != [])
             assert sender.sent == [(GROUP, 2, False, "cancelled: by the receiver: by the receiver")]
             store.gate.set()
-            await receiver.until(lambda: store.aborted == 1)
+            # Counted last, when the sink is let go: its clean-up is over by then.
+            await receiver.until(lambda: receiver.counters.receives_cancelled_total == 1)
+            assert store.aborted == 1
             assert receiver.received == []
-            assert receiver.counters.receives_cancelled_total == 1
 
     run(loop_kind, main())
 
@@ -327,9 +328,9 @@ def test_a_failing_sink_ends_the_transfer_and_removes_the_part(
             _, _, is_ok, reason = sender.sent[0]
             assert not is_ok
             assert reason.startswith("failed: ")
-            await receiver.until(lambda: store.aborted == 1)
+            await receiver.until(lambda: receiver.counters.receives_failed_total == 1)
+            assert store.aborted == 1
             assert store.parts == {}
-            assert receiver.counters.receives_failed_total == 1
         assert errors == ([error] if isinstance(error, ValueError) else [])
 
     run(loop_kind, main())
