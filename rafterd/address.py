@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 from typing import NamedTuple
@@ -69,8 +70,12 @@ def parse_address(text: str) -> Address:
     return Address(host, int(port_text))
 
 
+@functools.lru_cache(maxsize=1024)
 def parse_member(text: str) -> tuple[int, Address]:
-    """Parse id@host:port, one item of cluster.initial. Raises ValueError like parse_address."""
+    """Parse id@host:port, one item of cluster.initial. Raises ValueError like parse_address.
+
+    Cached: a configuration is asked for its members as often as leaders are wanted.
+    """
     id_text, separator, address_text = text.partition("@")
     if not separator:
         raise ValueError("the node id is missing")

@@ -20,6 +20,7 @@ from tests.sim.world import NANOSECONDS, World
 
 NOT_EXECUTED = b"nothing was executed"
 CONNECT_SECONDS = 1.0
+PAUSE_SECONDS_MIN = 0.01
 PATIENCE_SECONDS = 12.0
 """More than a request may take by the node's own measure; then the client gives up."""
 READER_PATIENCE_SECONDS = 0.25
@@ -37,7 +38,7 @@ class Call:
 
 
 class SimClient(asyncio.Protocol):
-    """One client. Sends what its workload wants, one command after the other."""
+    """One client. Sends what its workload wants in bursts, from the beginning to the last fault."""
 
     def __init__(
         self, world: World, loop: SimLoop, plan: Plan, number: int, workload: Workload
@@ -46,7 +47,6 @@ class SimClient(asyncio.Protocol):
         self.is_over = False
         self.succeeded: set[str] = set()
         """The keys of commands that were answered."""
-        self.pace_seconds = (1e-3, 0.2)
         is_reader = number < plan.clients and workload.is_reader(number)
         self._patience_seconds = READER_PATIENCE_SECONDS if is_reader else PATIENCE_SECONDS
         self._world = world
@@ -58,9 +58,9 @@ class SimClient(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._reader = hiredis.Reader()
         self._calls: deque[Call] = deque()
-        self._ticks = 0
         self.left = plan.operations // plan.clients
         loop.call_soon(self._connect)
+        loop.call_soon(self._burst)
 
     # ---- the connection -----------------------------------------------------------------------
 
@@ -81,7 +81,6 @@ class SimClient(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         self._reader = hiredis.Reader()
-        self._send_more()
 
     def connection_lost(self, _error: Exception | None) -> None:
         self._transport = None
@@ -92,15 +91,24 @@ class SimClient(asyncio.Protocol):
 
     # ---- commands -----------------------------------------------------------------------------
 
-    def _send_more(self) -> None:
-        transport = self._transport
-        if transport is None or transport.is_closing() or self.is_over:
+    def _pause(self) -> None:
+        """Rest for as long as the time and the operations that are left demand."""
+        plan = self._plan
+        bursts = self.left / ((1 + plan.depth) / 2)
+        seconds = max(plan.work_seconds - self._world.now, 0.0) / bursts
+        pause_seconds = self._world.draw.uniform(0.0, 2 * seconds) + PAUSE_SECONDS_MIN
+        self._loop.call_later(pause_seconds, self._burst)
+
+    def _burst(self) -> None:
+        if self.is_over or self.left <= 0:
             return
-        while self.left > 0 and len(self._calls) < self._plan.depth:
-            self.left -= 1
-            self.send(self._workload.next(self._number))
-        if not self._calls:
+        self._pause()
+        if self._transport is None or self._transport.is_closing():
             return
+        count = self._world.draw.randint(1, self._plan.depth)
+        count = min(count, self._plan.depth - len(self._calls), self.left)
+        self.left -= count
+        self._send([self._workload.next(self._number) for _ in range(count)])
 
     @property
     def is_idle(self) -> bool:
@@ -110,17 +118,16 @@ class SimClient(asyncio.Protocol):
     def ask(self, intents: list[Intent]) -> None:
         """Send commands beside those of the workload, if there is a connection."""
         if self._transport is not None and not self._transport.is_closing():
-            for intent in intents:
-                self._loop.enter(functools.partial(self.send, intent))
+            self._loop.enter(functools.partial(self._send, intents))
 
-    def send(self, intent: Intent) -> None:
-        """Send one command; its outcome goes to the history."""
+    def _send(self, intents: list[Intent]) -> None:
+        """Send some commands at once; the outcome of each goes to the history."""
+        if not intents:
+            return
         assert self._transport is not None
-        invoked = self._now()
-        self._calls.append(Call(intent, invoked))
-        self._transport.write(
-            hiredis.pack_command(intent.command)  # type: ignore[arg-type]  # of any length
-        )
+        self._calls.extend(Call(intent, self._now()) for intent in intents)
+        self._transport.write(b"".join(_packed(intent.command) for intent in intents))
+        # Replies come in order: with the last one, all are there.
         self._loop.call_later(self._patience_seconds, self._lose_patience, self._calls[-1])
 
     def _lose_patience(self, call: Call) -> None:
@@ -135,8 +142,6 @@ class SimClient(asyncio.Protocol):
                 self._world.violated(f"client {self._number} got a reply to nothing: {reply!r}")
                 return
             self._replied(self._calls.popleft(), reply)
-        low, high = self.pace_seconds
-        self._loop.call_later(self._world.between(low, high), self._send_more)
 
     def _replied(self, call: Call, reply: Any) -> None:
         if isinstance(reply, hiredis.ReplyError):
@@ -177,3 +182,8 @@ class SimClient(asyncio.Protocol):
         """Count events, not time: two that fall together have an order."""
         self._workload.events += 1
         return int(self._world.now * NANOSECONDS) * 1000 + self._workload.events % 1000
+
+
+def _packed(command: tuple[bytes, ...]) -> bytes:
+    packed: bytes = hiredis.pack_command(command)  # type: ignore[arg-type]  # of any length
+    return packed

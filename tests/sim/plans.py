@@ -16,6 +16,8 @@ from rafterd.config import Config, load_config
 
 CLIENT_PORT = 7379
 PEER_PORT = 17379
+LEAD_SECONDS = 2.0
+"""The faults begin no later than this after the start."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,11 @@ class Plan:
     @property
     def election_timeout_seconds(self) -> float:
         return self.election_timeout_ticks * self.tick_milliseconds / 1000
+
+    @property
+    def work_seconds(self) -> float:
+        """How long the operations are to last: until the last fault."""
+        return LEAD_SECONDS + self.fault_seconds
 
     def __str__(self) -> str:
         return (
@@ -74,9 +81,9 @@ def make_plan(draw: random.Random, kinds: tuple[str, ...]) -> Plan:
         tick_milliseconds=draw.choice((50, 100)),
         election_timeout_ticks=draw.choice((6, 10, 12)),
         clients=draw.randint(3, 10),
-        depth=draw.choice((4, 32, 64)),
-        operations=draw.randint(1000, 9000),
-        fault_seconds=draw.uniform(4.0, 12.0),
+        depth=draw.choice((8, 32, 64)),
+        operations=draw.randint(2000, 12_000),
+        fault_seconds=draw.uniform(4.0, 8.0),
         fault_kinds=tuple(sorted(draw.sample(kinds, min(len(kinds), count)))),
         fault_interval_seconds=draw.choice((0.2, 0.5, 1.0)),
         delay_seconds=draw.choice(((50e-6, 500e-6), (1e-3, 10e-3), (100e-6, 30e-3))),

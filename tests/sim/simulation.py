@@ -22,12 +22,11 @@ from tests.sim.faults import KINDS, Faults
 from tests.sim.loops import SimLoop
 from tests.sim.network import Network
 from tests.sim.nodes import SimNode
-from tests.sim.plans import Plan, make_plan
+from tests.sim.plans import LEAD_SECONDS, Plan, make_plan
 from tests.sim.workload import Workload
 from tests.sim.world import Violation, World
 
 CLIENT_HOST = "127.0.2.1"
-START_SECONDS = 2.0
 LEADER_TIMEOUTS = 10
 COMMIT_TIMEOUTS = 15
 SETTLE_SECONDS = 3.0
@@ -128,7 +127,7 @@ class Cluster:
         for node in self.nodes.values():
             world.after(world.draw.uniform(0.0, 0.5), node.start)
         self.clients = [self._make_client(number) for number in range(plan.clients)]
-        world.run_until(START_SECONDS * world.draw.random())
+        world.run_until(LEAD_SECONDS * world.draw.random())
         self.faults.start()
         world.run_until(world.now + plan.fault_seconds)
         world.note("calm")
