@@ -7,6 +7,8 @@ from tests.mutants.patching import Change
 
 READS = "tests/core/test_known_bugs_reads.py::"
 THESIS = "tests/paper/test_thesis_6_reads.py::"
+REPEATERS = Sim(("reset", "shard crash"))
+DEPOSED = Sim(("partition", "pause"))
 
 MUTANTS = (
     Mutant(
@@ -20,7 +22,7 @@ MUTANTS = (
                 "if False:",
             ),
         ),
-        Script((READS + "test_a_read_waits_until_the_leader_has_committed_in_its_term",)),
+        DEPOSED,
     ),
     Mutant(
         "read-of-another-index",
@@ -59,12 +61,7 @@ MUTANTS = (
                 "raft.reads.counter = 1",
             ),
         ),
-        Script(
-            (
-                READS
-                + "test_an_attempt_with_the_same_context_is_not_confirmed_by_echoes_of_the_first",
-            )
-        ),
+        DEPOSED,
     ),
     Mutant(
         "lease-too-long",
@@ -109,6 +106,6 @@ MUTANTS = (
                 "pass",
             ),
         ),
-        Script(("tests/kv/test_sessions.py::test_each_batch_runs_once",)),
+        REPEATERS,
     ),
 )
