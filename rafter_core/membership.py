@@ -70,7 +70,7 @@ class Membership(NamedTuple):
         """
         for name in ("voters", "voters_outgoing", "learners", "learners_next", "witnesses"):
             ids = getattr(self, name)
-            if any(low >= high for low, high in pairwise(ids)):
+            if len(ids) > 1 and any(low >= high for low, high in pairwise(ids)):
                 return f"{name} {ids} do not ascend"
         nodes = self.nodes
         if len(nodes) > MEMBERS_MAX:

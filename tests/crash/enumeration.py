@@ -7,8 +7,10 @@ then every group is written to, and the log closed, opened and checked again. KI
 which only the process stops: what is pending stays so, and the machine stops after the further
 writes. Of a sample of states, recovery itself is stopped after each of its operations.
 
-States that were seen before, under the same claims, are not counted and not tried again. A part of
-all states are those of changes of the number of shards (``layouts``).
+States that were seen before, under the same claims, are not counted and not tried again. A disk
+that was recovered a short while ago is only held against the claims of now: what is read from
+it, and how it goes on, does not depend on them. A part of all states are those of changes of
+the number of shards (``layouts``).
 
 The last line is ``N crash states, 0 lost, 0 unbootable, 0 divergent``. The number of an operation
 depends on the code that is tested, so a violation is to be replayed before anything is changed.
@@ -17,18 +19,16 @@ depends on the code that is tested, so a violation is to be replayed before anyt
 from __future__ import annotations
 
 import argparse
-import contextlib
 import logging
 import random
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
-from xxhash import xxh3_64
-
 from rafter_core.entries import Entry, EntryKind
 from rafter_storage.errors import StorageError
 from rafter_storage.segment_manager import GroupWrite, SegmentManager
+from rafter_storage.snapshot_store import SnapshotStore
 from tests.crash.failure import Failure
 from tests.crash.layouts import LayoutChanges
 from tests.crash.model import Divergent, Groups, History, Lost, Violation, observe
@@ -36,6 +36,7 @@ from tests.crash.node import ManagerType, Node, open_manager, open_store
 from tests.crash.watched import WatchedFileSystem, killed
 from tests.crash.workload import Workload
 from tests.storage.fake_file_system import CrashMode, FakeFileSystem
+from tests.storage.fake_support import fingerprint
 
 __all__ = ["Enumeration", "main"]
 
@@ -47,6 +48,8 @@ _MODES = ("lost", "kept", "size_only", "torn:0", "torn:1", "reordered:0", "reord
 # Recovery is followed operation by operation in one of so many states.
 _RECOVERY_SAMPLE = 40
 _RECOVERY_MODES = ("lost", "torn:0", "reordered:0")
+# Crashes leave the same disk again and again until the next sync, and hardly ever after that.
+_RECOVERED_MAX = 16
 
 
 class _Stop(Exception):
@@ -90,6 +93,8 @@ class Enumeration:
         self._is_stopped = False
         self._node: Node
         self._seen: set[tuple[int, int, int]] = set()
+        # By the fingerprint of a disk, and by how it was gone on with.
+        self._recovered: dict[tuple[int, bool], Groups] = {}
 
     def run(self, first_seed: int) -> None:
         """Try the workloads of ``first_seed`` and of those after it."""
@@ -108,6 +113,7 @@ class Enumeration:
         self._seed, self._operation = seed, 0
         self._is_stopped = False
         self._seen.clear()
+        self._recovered.clear()
         files = FakeFileSystem(is_journaled=False)
         self._node = Node(
             files,
@@ -155,12 +161,15 @@ class Enumeration:
         """Try one state; return whether it is new."""
         state = self._state(self._node.files.fake, mode, name)
         history = self._node.history
-        if mode != KILLED:
-            key = (_fingerprint(state), history.floor, history.top)
-            if key in self._seen:
-                return False
-            self._seen.add(key)
-        self._judge(name, state)
+        if mode == KILLED:
+            self._judge(name, state, None)
+            return True
+        disk = fingerprint(state)
+        key = disk, history.floor, history.top
+        if key in self._seen:
+            return False
+        self._seen.add(key)
+        self._judge(name, state, disk)
         return True
 
     def _crash_recovery(self, mode: str, places: list[tuple[int, str]] | None) -> None:
@@ -176,7 +185,7 @@ class Enumeration:
                     continue
                 name = f"{mode}+{operation}+{second_mode}"
                 state = self._state(files, second_mode, name)
-                self._judge(name, state)
+                self._judge(name, state, fingerprint(state))
 
         watched = WatchedFileSystem(files, crash, self._omitted)
         try:
@@ -191,12 +200,24 @@ class Enumeration:
         draw = random.Random(f"{self._seed} {self._operation} {name}")
         return files.crash(CrashMode[mode.partition(":")[0].upper()], draw)
 
-    def _judge(self, name: str, files: FakeFileSystem) -> None:
+    def _judge(self, name: str, files: FakeFileSystem, disk: int | None) -> None:
+        """Judge one state; ``disk`` is its fingerprint, None if something is pending there."""
         self.states += 1
+        draw = random.Random(f"{self._seed} {self._operation} {name} after")
+        is_crashed_again = draw.random() < 0.5
         try:
-            self._examine(files, random.Random(f"{self._seed} {self._operation} {name} after"))
+            seen = None if disk is None else self._recovered.get((disk, is_crashed_again))
+            if seen is not None:
+                self._hold_against_claims(files, seen)
+                return
+            seen = self._examine(files, draw, is_crashed_again=is_crashed_again)
         except (Violation, StorageError, OSError) as error:
             self._fail(name, error)
+            return
+        if disk is not None:
+            self._recovered[disk, is_crashed_again] = seen
+            if len(self._recovered) > _RECOVERED_MAX:
+                del self._recovered[next(iter(self._recovered))]
 
     def _fail(self, mode: str, error: Exception) -> None:
         kind = "unbootable"
@@ -208,15 +229,17 @@ class Enumeration:
 
     # One state.
 
-    def _examine(self, files: FakeFileSystem, draw: random.Random) -> None:
-        """Recover, hold what is there against the model, go on, and recover once more."""
-        node = self._node
+    def _examine(
+        self, files: FakeFileSystem, draw: random.Random, *, is_crashed_again: bool
+    ) -> Groups:
+        """Recover, hold what is there against the model, go on, and recover once more.
+
+        Return what the log said at first.
+        """
         manager = self._open(files, draw)
         seen = observe(manager)
-        node.history.check(seen)
-        store = open_store(files)
-        node.claims.check(store, seen)
-        received = node.claims.end_drafts(store)
+        store = self._hold_against_claims(files, seen)
+        received = self._node.claims.end_drafts(store)
         self.counts["drafts gone on with"] += len(received)
         history = History(seen)
         for writes in _continuation(seen):
@@ -226,7 +249,7 @@ class Enumeration:
             manager.complete(job)
             history.acknowledge(number)
         # After a mere kill, this alone shows what recovery believed and had not made durable.
-        if draw.random() < 0.5:
+        if is_crashed_again:
             files = files.crash(draw.choice([CrashMode.LOST, CrashMode.REORDERED]), draw)
         else:
             manager.close()
@@ -237,6 +260,15 @@ class Enumeration:
         for info in received:
             if info not in store.snapshots(info.group) or store.verify(info):
                 raise Lost(f"{info.path} was received in several lives, and is not whole")
+        return seen
+
+    def _hold_against_claims(self, files: FakeFileSystem, seen: Groups) -> SnapshotStore:
+        """Hold what a log said, and the snapshots beside it, against the claims of now."""
+        node = self._node
+        node.history.check(seen)
+        store = open_store(files)
+        node.claims.check(store, seen)
+        return store
 
     def _open(
         self, files: FakeFileSystem | WatchedFileSystem, draw: random.Random
@@ -261,16 +293,6 @@ def _continuation(seen: Groups) -> Iterator[list[GroupWrite]]:
         writes.append(GroupWrite(group, hard_state, [entry]))
     yield writes
     yield [GroupWrite(99, None, [Entry(1, 1, EntryKind.NORMAL, bytes(600))])]
-
-
-def _fingerprint(files: FakeFileSystem) -> int:
-    """Return a number that is equal for equal disks alone."""
-    state = xxh3_64()
-    for path in files.paths():
-        state.update(str(path).encode())
-        with contextlib.suppress(IsADirectoryError):
-            state.update(files.contents(path))
-    return state.intdigest()
 
 
 def _say(text: str) -> None:

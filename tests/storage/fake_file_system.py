@@ -138,14 +138,15 @@ class FakeFileSystem(Faults):
     @_locked
     def paths(self) -> list[Path]:
         """Return the paths of all files and directories below ``base``, sorted."""
-        found = []
-        pending = [(self.base, self._tree.node(self.base))]
-        while pending:
-            path, node = pending.pop()
-            if isinstance(node, Directory):
-                pending.extend((path / name, child) for name, child in node.entries.items())
-            found.append(path)
-        return sorted(found)[1:]
+        return [self.base / name for name, _ in self._tree.walk(self.base)]
+
+    @_locked
+    def images(self) -> list[tuple[str, bytes | None]]:
+        """Return what ``paths`` does, as names below ``base``, with the bytes of each file."""
+        return [
+            (name, bytes(node.content) if isinstance(node, File) else None)
+            for name, node in self._tree.walk(self.base)
+        ]
 
     # ---- damage -------------------------------------------------------------------------------
 

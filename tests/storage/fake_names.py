@@ -6,6 +6,7 @@ The rules are told in fake_disk.py.
 import errno
 import os
 import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +20,18 @@ _NAME_BYTES_MAX = 255
 def path_error(number: int, path: Path) -> OSError:
     """Return the error that a system call about ``path`` ends with."""
     return OSError(number, os.strerror(number), str(path))
+
+
+def _names_on(path: Path) -> tuple[str, ...]:
+    """Return the names on the way from the root to a path."""
+    parts = path.parts
+    if parts[:1] != ("/",) or ".." in parts:
+        raise ValueError(f"the fake wants absolute paths without '..', not {path}")
+    return parts[1:]
+
+
+def _is_too_long(name: str) -> bool:
+    return len(os.fsencode(name)) > _NAME_BYTES_MAX
 
 
 class Directory(Node):
@@ -69,38 +82,49 @@ class Tree:
 
     def place(self, path: Path) -> Place:
         """Return where a path leads; only its last name may stand for nothing."""
-        parts = path.parts
-        if not path.is_absolute() or ".." in parts:
-            raise ValueError(f"the fake wants absolute paths without '..', not {path}")
-        if len(parts) == 1:
+        names = _names_on(path)
+        if not names:
             raise path_error(errno.EBUSY, path)
+        *above, name = names
         directory = self.root
         way: list[tuple[Directory, str | None]] = []
-        for part in parts[1:-1]:
-            way.append((directory, part))
-            node = directory.entries.get(part)
-            if node is None:
-                raise path_error(errno.ENOENT, path)
+        for each in above:
+            way.append((directory, each))
+            node = directory.entries.get(each)
             if not isinstance(node, Directory):
-                raise path_error(errno.ENOTDIR, path)
+                raise path_error(errno.ENOENT if node is None else errno.ENOTDIR, path)
             directory = node
-        if len(os.fsencode(parts[-1])) > _NAME_BYTES_MAX:
+        if _is_too_long(name):
             raise path_error(errno.ENAMETOOLONG, path)
-        return Place(directory, parts[-1], tuple(way))
+        return Place(directory, name, tuple(way))
 
     def node(self, path: Path) -> Node:
         """Return what stands at a path; ENOENT if there is nothing."""
-        node = self.root if len(path.parts) == 1 else self.place(path).node()
-        if node is None:
-            raise path_error(errno.ENOENT, path)
-        return node
+        found = self._look_up(path)
+        if isinstance(found, int):
+            raise path_error(found, path)
+        return found
 
     def find(self, path: Path) -> Node | None:
         """Return what stands at a path, or None."""
-        try:
-            return self.node(path)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+        found = self._look_up(path)
+        if not isinstance(found, int):
+            return found
+        if found == errno.ENAMETOOLONG:
+            raise path_error(found, path)
+        return None
+
+    def _look_up(self, path: Path) -> Node | int:
+        """Return what stands at a path, or the number of the error. All tests spend time here."""
+        node: Node = self.root
+        for name in _names_on(path):
+            if not isinstance(node, Directory):
+                return errno.ENOTDIR
+            child = node.entries.get(name)
+            if child is None:
+                return errno.ENAMETOOLONG if _is_too_long(name) else errno.ENOENT
+            node = child
+        return node
 
     def file(self, path: Path) -> File:
         """Return the file at a path; EISDIR if it is a directory."""
@@ -115,6 +139,18 @@ class Tree:
         if not isinstance(node, Directory):
             raise path_error(errno.ENOTDIR, path)
         return node
+
+    def walk(self, path: Path) -> Iterator[tuple[str, Node]]:
+        """Yield all that stands below a path, each with its name from there, in a path's order."""
+        above: list[tuple[str, Node]] = [("", self.node(path))]
+        while above:
+            name, node = above.pop()
+            if name:
+                yield name, node
+            if isinstance(node, Directory):
+                prefix = name and f"{name}/"
+                children = sorted(node.entries.items(), reverse=True)
+                above += [(prefix + child_name, child) for child_name, child in children]
 
     def files(self) -> list[File]:
         """Return every file that has a name, once each."""

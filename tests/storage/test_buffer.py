@@ -1,6 +1,7 @@
 """Tests of rafter_storage.buffer."""
 
 import ctypes
+import itertools
 import mmap
 import os
 from collections.abc import Callable, Sequence
@@ -106,18 +107,23 @@ def test_checksum_of_a_range_is_that_of_the_joined_bytes(
     assert buffer.checksum(start, end - start, seed) == xxh3_64_intdigest(expected[start:end], seed)
 
 
-@given(MODES, STEPS, st.data())
+READS = st.tuples(st.sampled_from([0, 1, 7, 96, 1000, PAGE, 5 * PAGE]), st.booleans())
+
+
+@given(MODES, STEPS, st.lists(READS, min_size=1, max_size=50))
 def test_reader_gives_the_bytes_in_order_at_any_step(
-    mode: tuple[int, int], steps: list[Step], data: st.DataObject
+    mode: tuple[int, int], steps: list[Step], reads: list[tuple[int, bool]]
 ) -> None:
     buffer, expected = filled(mode[0], steps, mode[1])
     reader = BufferReader(buffer.views(0, len(buffer)))
     position = 0
-    while reader.remaining:
+    # Over and over again: to draw every one of them would take nearly all of the time.
+    for length, is_read in itertools.cycle(reads):
+        if not reader.remaining:
+            break
         assert reader.remaining == len(expected) - position
-        length = data.draw(st.sampled_from([0, 1, 7, 96, 1000, PAGE, 5 * PAGE]))
         length = min(length, reader.remaining) or 1
-        if data.draw(st.booleans()):
+        if is_read:
             assert reader.read_exactly(length) == expected[position : position + length]
         else:
             reader.skip(length)

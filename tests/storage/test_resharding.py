@@ -21,6 +21,7 @@ from rafter_storage.resharding import Progress, settle_layout
 from rafter_storage.segment import segment_path
 from rafter_storage.segment_manager import GroupChange, GroupWrite, SegmentManager
 from tests.storage.fake_file_system import Crashed, CrashMode, FakeFileSystem
+from tests.storage.fake_support import once_per_disk
 from tests.storage.support import SEGMENT_BYTES, all_entries, entries, entry
 
 Contents = dict[int, tuple[HardState, GroupMetadata, list[Entry]]]
@@ -275,6 +276,9 @@ def test_crash_at_any_operation_loses_nothing_and_the_next_start_succeeds(
 ) -> None:
     path = filled.base / "n1"
     modes = itertools.cycle(CrashMode)
+    # Crashes leave few different disks: the same until the next sync, and the same in many modes.
+    read = once_per_disk(lambda left: present(path, left))
+    go_on = once_per_disk(lambda left: next_start(path, shards, left))
     switched = []
     for stop_at in range(1, operations_of_change(filled, shards) + 1):
         files = clone(filled)
@@ -285,28 +289,34 @@ def test_crash_at_any_operation_loses_nothing_and_the_next_start_succeeds(
         layouts = set()
         for mode in CrashMode:
             left = files.crash(mode, random.Random(stop_at))
-            identity, found = present(path, left)
+            identity, found = read(left)
             assert found == MODEL, f"{mode} before operation {stop_at}"
             layouts.add(identity.layout)
         left = files.crash(next(modes), random.Random(stop_at))
-        identity = start(path, shards, left)
-        # Also the next start's work is durable, and the rubbish is gone.
-        left = left.crash(CrashMode.LOST)
-        assert [name for name in left.names(path) if name.startswith("shards-")] == [
-            f"shards-{identity.layout:05d}"
-        ]
+        identity = go_on(left)
         assert (identity.shards, identity.layout) == (shards, 2)
-        assert present(path, left) == (identity, MODEL)
         switched.append(layouts)
     # First the old layout alone, then either while the name is not synced, then the new one alone.
     steps = [key for key, _ in itertools.groupby(switched)]
     assert steps == [{1}, {1, 2}, {2}]
 
 
+def next_start(path: Path, shards: int, left: FakeFileSystem) -> Identity:
+    """Start after a crash. Also the work of this start is durable, and the rubbish is gone."""
+    identity = start(path, shards, left)
+    left = left.crash(CrashMode.LOST)
+    assert [name for name in left.names(path) if name.startswith("shards-")] == [
+        f"shards-{identity.layout:05d}"
+    ]
+    assert present(path, left) == (identity, MODEL)
+    return identity
+
+
 def test_process_killed_at_any_operation_and_then_a_power_cut_lose_nothing(
     filled: FakeFileSystem,
 ) -> None:
     path = filled.base / "n1"
+    read = once_per_disk(lambda left: present(path, left))
     for stop_at in range(1, operations_of_change(filled, 3) + 1):
         files = clone(filled)
         files.stop_at = stop_at
@@ -315,13 +325,14 @@ def test_process_killed_at_any_operation_and_then_a_power_cut_lose_nothing(
         # The process is gone, the machine is not: what was not synced still is not.
         files.stop_at = None
         identity = start(path, 3, files)
-        assert present(path, files.crash(CrashMode.LOST)) == (identity, MODEL)
+        assert read(files.crash(CrashMode.LOST)) == (identity, MODEL)
 
 
 def test_crash_of_the_second_attempt_loses_nothing_either(filled: FakeFileSystem) -> None:
     path = filled.base / "n1"
     count = operations_of_change(filled, 3)
     draw = random.Random(1)
+    read = once_per_disk(lambda files: present(path, clone(files)))
     for _ in range(60):
         files = clone(filled)
         while True:
@@ -333,7 +344,7 @@ def test_crash_of_the_second_attempt_loses_nothing_either(filled: FakeFileSystem
             if not files.has_stopped:
                 break
             files = files.crash(draw.choice(list(CrashMode)), draw)
-        assert contents(path, identity, clone(files)) == MODEL
+        assert read(files) == (identity, MODEL)
 
 
 @pytest.mark.parametrize(
@@ -348,6 +359,9 @@ def test_any_failing_call_leaves_the_old_or_the_new_logs_valid(
     whole = clone(filled)
     whole.is_journaled = True
     start(path, 3, whole)
+    # Most failures leave the same disk behind them: nothing of the new logs. And no lock is held.
+    try_again = once_per_disk(lambda files: starts_after_failure(path, files))
+    read = once_per_disk(lambda files: present(path, clone(files)))
     failures = 0
     for nth in range(1, len(whole.calls(method)) + 1):
         files = clone(filled)
@@ -357,14 +371,23 @@ def test_any_failing_call_leaves_the_old_or_the_new_logs_valid(
         except DataDirectoryError:
             failures += 1
             files.clear_failures()
-            found, held = present(path, clone(files))
-            assert held == MODEL
-            # A start with the old number goes on as before, one with the new one tries again.
-            assert contents(path, start(path, found.shards, clone(files)), clone(files)) == MODEL
-            identity = start(path, 3, files)
+            assert not files._opened
+            try_again(files)
+            continue
         files.clear_failures()
-        assert contents(path, identity, files) == MODEL
+        assert not files._opened
+        assert read(files) == (identity, MODEL)
     assert failures
+
+
+def starts_after_failure(path: Path, files: FakeFileSystem) -> None:
+    """Hold what is valid after a failed start against the model, and start again."""
+    found, held = present(path, clone(files))
+    assert held == MODEL
+    # A start with the old number goes on as before, one with the new one tries again.
+    assert contents(path, start(path, found.shards, clone(files)), clone(files)) == MODEL
+    identity = start(path, 3, files)
+    assert contents(path, identity, files) == MODEL
 
 
 def test_failed_change_takes_its_half_made_logs_away(filled: FakeFileSystem) -> None:

@@ -11,6 +11,7 @@ from rafter_storage.snapshot_manifest import Manifest
 from rafter_storage.snapshot_reader import SnapshotInfo
 from rafter_storage.snapshot_store import SnapshotStore
 from tests.storage.fake_file_system import Crashed, CrashMode, FakeFileSystem
+from tests.storage.fake_support import once_per_disk
 from tests.storage.snapshot_support import (
     GROUP,
     MEMBERSHIP,
@@ -191,6 +192,7 @@ def test_a_power_cut_at_every_operation_of_three_lives_leaves_what_a_fourth_ends
     assert step > 30
 
 
+@once_per_disk
 def check_fourth_life(files: FakeFileSystem) -> None:
     store = open_store(files, files.base)
     assert store.damaged == []

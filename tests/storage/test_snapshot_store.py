@@ -21,6 +21,7 @@ from rafter_storage.snapshot_directory import group_directory, published_name, t
 from rafter_storage.snapshot_reader import SnapshotInfo
 from rafter_storage.snapshot_store import SnapshotKind, SnapshotStore
 from tests.storage.fake_file_system import Crashed, CrashMode, FakeFileSystem
+from tests.storage.fake_support import once_per_disk
 from tests.storage.snapshot_support import (
     GROUP,
     MEMBERSHIP,
@@ -494,11 +495,11 @@ def crashed_at(run: Callable[[Workload], None], step: int) -> Workload | None:
     return None
 
 
-def check_recovered(work: Workload, files: FakeFileSystem) -> None:
+def recovered(files: FakeFileSystem) -> set[int]:
+    """Check that all that a crash left is whole; return the snapshots."""
     store = open_store(files, files.base)
     found = indexes(store)
     assert store.damaged == []
-    assert work.must_be <= set(found) <= work.may_be
     for info in store.snapshots(GROUP):
         assert info.manifest == manifest_of(info.index)
         assert read_all(files, info) == contents(info.index)
@@ -509,6 +510,7 @@ def check_recovered(work: Workload, files: FakeFileSystem) -> None:
         assert [name for name in names if not name.endswith(".receiving")] == published
         assert len(names) <= len(published) + 1
     assert indexes(open_store(files, files.base)) == found
+    return set(found)
 
 
 @pytest.mark.parametrize("run", WORKLOADS)
@@ -517,18 +519,31 @@ def test_crash_at_every_operation_loses_no_acknowledged_snapshot(
 ) -> None:
     """What is there is whole, what was acknowledged is there, the rest is gone (items 26, 34)."""
     step = 1
+    recovered_once = once_per_disk(recovered)
     while (work := crashed_at(run, step)) is not None:
         for mode, count in STATES:
             for seed in range(count):
                 survivor = work.files.crash(mode, random.Random(seed * 1000 + step))
-                check_recovered(work, survivor)
+                assert work.must_be <= recovered_once(survivor) <= work.may_be
         step += 1
     assert step > 25
+
+
+def damaged_and_replaced(files: FakeFileSystem) -> set[int]:
+    """Check what a crash left; return which are damaged, after the damage was repaired again."""
+    store = open_store(files, files.base)
+    damaged = {found.index for found in store.damaged}
+    assert (indexes(store), damaged) in [([10, 20], set()), ([10], {20})]
+    for info in store.snapshots(GROUP):
+        assert read_all(files, info) == contents(info.index)
+    assert receive_or_found(store, 20).index == 20
+    return damaged
 
 
 def test_crash_while_a_damaged_one_is_replaced_never_hides_the_damage() -> None:
     """Either the replacement is whole in its place, or the damage is still reported."""
     step = 1
+    damaged_once = once_per_disk(damaged_and_replaced)
     while True:
         files, store = store_with(10, 20)
         store = damage_newest(files, store)
@@ -545,13 +560,8 @@ def test_crash_while_a_damaged_one_is_replaced_never_hides_the_damage() -> None:
         for mode, count in STATES:
             for seed in range(count):
                 survivor = files.crash(mode, random.Random(seed * 1000 + step))
-                again = open_store(survivor, survivor.base)
-                damaged = {found.index for found in again.damaged}
-                assert (indexes(again), damaged) in [([10, 20], set()), ([10], {20})]
+                damaged = damaged_once(survivor)
                 assert not is_acknowledged or damaged == set()
-                for info in again.snapshots(GROUP):
-                    assert read_all(survivor, info) == contents(info.index)
-                assert receive_or_found(again, 20).index == 20
         step += 1
     assert step > 15
 
