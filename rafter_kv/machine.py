@@ -162,6 +162,8 @@ class KeyValueMachine:
         deadlines = self._keyspace.deadlines.by_bucket
         digest = xxh3_64_intdigest(b"%d" % self._stamp_ms)
         for number, bucket in enumerate(self._keyspace.buckets):
+            if not bucket:  # most of them, in a small key space
+                continue
             for key, value in bucket.items():
                 seed = xxh3_64_intdigest(key, seed=deadlines[number].get(key, 0) & _HASH_MASK)
                 digest += xxh3_64_intdigest(value, seed=seed)

@@ -1,5 +1,6 @@
 """Settings of all tests, in one process and in several (`pytest -n`, by pytest-xdist)."""
 
+from asyncio import constants as asyncio_constants
 from typing import Any
 
 import pytest
@@ -9,6 +10,10 @@ from hypothesis import settings
 # ended by pytest's own timeout.
 settings.register_profile("rafter", deadline=None)
 settings.load_profile("rafter")
+
+# Loops in debug mode are used for their checks. That each callback also writes down where it was
+# scheduled costs several times what the callback does; to read such a place, leave the ten here.
+asyncio_constants.DEBUG_STACK_DEPTH = 0  # type: ignore[misc]  # final to all but tests
 
 WITH_REAL_NODES = (
     "tests/cluster/",

@@ -13,7 +13,7 @@ from tests.cluster.kit import Cluster, running_cluster, wait_for
 from tests.cluster.workload import Workload, connect, missing_writes
 
 FAILOVER_SECONDS = 3.0
-CHURN_SECONDS = 60.0
+CHURN_KILLS = 24
 
 
 def _ports(cluster: Cluster) -> list[int]:
@@ -102,13 +102,12 @@ def test_sigterm_hands_leadership_over_and_loses_nothing(tmp_path: Path) -> None
 
 @pytest.mark.long
 @pytest.mark.timeout(300)
-def test_eight_clients_lose_nothing_while_nodes_are_killed_for_a_minute(tmp_path: Path) -> None:
+def test_eight_clients_lose_nothing_while_nodes_are_killed_two_dozen_times(tmp_path: Path) -> None:
     generator = random.Random(20261123)
     with running_cluster(tmp_path, 3, shards=1, groups=4) as cluster:
         with Workload(_ports(cluster), writers=8) as workload:
-            deadline = time.monotonic() + CHURN_SECONDS
             kills = 0
-            while time.monotonic() < deadline:
+            while kills < CHURN_KILLS:
                 wait_for(
                     partial(workload.has_more_than, workload.acknowledged_count + 50),
                     f"writes go on after kill {kills}: {workload.errors()}",
@@ -123,7 +122,6 @@ def test_eight_clients_lose_nothing_while_nodes_are_killed_for_a_minute(tmp_path
                 for node in cluster:
                     node.wait_ready()
         acknowledged = workload.acknowledged()
-        assert kills >= 5
         assert len(acknowledged) > 500
         for port in _ports(cluster):
             assert missing_writes(port, acknowledged) == []

@@ -14,6 +14,7 @@ from __future__ import annotations
 import random
 from collections import Counter as Tally
 from collections import deque
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 from rafter_core import Config, Membership, MemoryStorage, Message, RawNode, Ready
@@ -482,6 +483,12 @@ def check_history(operations: list[Operation], value: bytes) -> None:
     assert len(set(tokens)) == len(tokens), "a write was executed twice"
     by_token = {operation.token: operation for operation in operations if operation.token}
     position = {token: at for at, token in enumerate(tokens, 1)}
+    writes = [by_token[token] for token in tokens]
+    # For each point the write up to it that was submitted last: who may see that may see all.
+    newest = [*accumulate(writes, _later)]
+    by_connection: dict[int, list[tuple[int, Operation]]] = {}
+    for at, write in enumerate(writes, 1):
+        by_connection.setdefault(write.connection, []).append((at, write))
     for operation in operations:
         result, token = operation.result, operation.token
         if token and type(result) is int:
@@ -491,13 +498,18 @@ def check_history(operations: list[Operation], value: bytes) -> None:
             assert token not in position, f"executed in spite of its error: {operation}"
         elif not token and operation.point is not None:
             assert value.startswith(result or b""), f"read what never was: {operation}"
-            for seen in tokens[: operation.point]:
-                write = by_token[seen]
+            if operation.point:
+                write = newest[operation.point - 1]
                 assert write.submitted < operation.replied, f"{operation} saw the future: {write}"
-                if write.connection == operation.connection:
+            for at, write in by_connection.get(operation.connection, ()):
+                if at <= operation.point:
                     assert write.number < operation.number, f"{operation} saw its later {write}"
     _check_order_in_time(operations)
     _check_order_of_connections(operations)
+
+
+def _later(one: Operation, other: Operation) -> Operation:
+    return other if other.submitted > one.submitted else one
 
 
 def _check_order_in_time(operations: list[Operation]) -> None:

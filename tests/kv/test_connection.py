@@ -17,6 +17,9 @@ from tests.kv.raw_client import RawClient, request
 from tests.kv.tls_kit import client_tls, server_tls
 from tests.transport.tls_support import Authority
 
+NO_LONG_LINGER = ClientLimits(linger_seconds=0.1)
+"""For clients that are done sending: the server cannot see them close, and lingers in vain."""
+
 
 def debugging_loop() -> asyncio.AbstractEventLoop:
     loop = asyncio.new_event_loop()
@@ -176,6 +179,7 @@ def test_a_closed_connection_ends_even_if_the_client_never_closes_it() -> None:
 
 
 def test_a_half_closed_client_still_gets_its_replies(server: FakeServer) -> None:
+    server.front_end.limits = NO_LONG_LINGER
     server.call(server.front_end.hold)
     with RawClient(server.port) as client:
         client.send(request(b"INCR", b"n") * 3 + b"*1\r\n$4\r\nPI")
@@ -215,10 +219,11 @@ def test_a_client_over_the_limit_is_told_so_and_closed() -> None:
 def test_a_flood_of_commands_stops_being_read_until_half_is_answered() -> None:
     limits = ClientLimits(unanswered_commands_max=1000)
     front_end = FakeFrontEnd(limits=limits)
-    count = 300_000
+    count = 45_000  # twice what the kernels and two reads hold
     with serving(front_end) as server:
         server.call(front_end.hold)
         with RawClient(server.port) as client:
+            client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 * 1024)
             client.socket.setblocking(False)
             data = memoryview(request(b"INCR", b"n") * count)
             sent = 0
@@ -410,6 +415,7 @@ def test_clients_in_the_middle_of_their_tls_handshake_count_towards_the_limit(
 def test_a_half_closed_tls_client_still_gets_its_replies(
     tls_server: FakeServer, authority: Authority, is_announced: bool
 ) -> None:
+    tls_server.front_end.limits = NO_LONG_LINGER
     tls_server.call(tls_server.front_end.hold)
     with RawClient(tls_server.port) as client:
         session = TlsSession(client_tls(authority), is_server=False)
