@@ -13,6 +13,7 @@ from rafter_core.state_machine import StateMachine, Update
 from rafter_kv import sessions as sessions_module
 from rafter_kv.batch import Batch, PayloadError, pack_payload
 from rafter_kv.data_commands import DATA_COMMANDS
+from rafter_kv.keyspace import KeySpace
 from rafter_kv.machine import DUE_KEYS_PER_UPDATE_MAX, BatchOutcome, KeyValueMachine
 from rafter_kv.results import Result
 from rafter_kv.sessions import IDLE_MILLISECONDS_MAX, Status
@@ -142,6 +143,28 @@ def test_a_key_read_past_its_deadline_is_hidden_before_it_is_removed() -> None:
     assert read(machine, 10, b"GET k", b"MGET k", b"TYPE k") == [b"v", [b"v"], "+string"]
     assert read(machine, 11, b"GET k", b"MGET k", b"TYPE k") == [None, [None], "+none"]
     assert (machine.key_count, machine.expires_count, machine.next_deadline_ms) == (1, 1, 11)
+
+
+def test_keys_are_counted_anew_after_each_change_and_not_without_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    machine, log = KeyValueMachine(), Log()
+    counts = []
+
+    def count() -> tuple[int, int]:
+        return machine.key_count, machine.expires_count
+
+    for line in (b"SET a 1 PX 10", b"SET b 2", b"DEL a"):
+        write(machine, log, 1, line)
+        counts.append(count())
+    machine.recover_from_snapshot([image(restored(machine))])
+    counts.append(count())
+    with monkeypatch.context() as patch:
+        patch.setattr(KeySpace, "key_count", None)
+        assert count() == (1, 0)
+    machine.close()
+    counts.append(count())
+    assert counts == [(1, 1), (2, 1), (1, 0), (1, 0), (0, 0)]
 
 
 def test_each_entry_removes_a_bounded_number_of_due_keys() -> None:

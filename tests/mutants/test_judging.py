@@ -16,7 +16,7 @@ from tests.sim.campaign import Run
 from tests.sim.plans import Plan, make_plan
 
 SEEDS_MAX = 10
-CHEAP = ("own-vote-forgotten", "old-log-wins", "single-voter-hasty", "log-not-synced")
+CHEAP = ("single-voter-hasty", "log-not-synced")
 
 
 @pytest.mark.long
