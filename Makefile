@@ -42,12 +42,12 @@ run: $(STAMP) ## Start a server on 127.0.0.1:7379 in the foreground (Ctrl-C stop
 cluster: $(STAMP) ## Start three nodes on this machine in the foreground, to try failover
 	@exec $(BIN)/python -m rafterd.local_cluster $(ARGS)
 
-# All tests take three processes: one waits for nodes most of the time. Those that are chosen run in
+# All tests take four processes: many wait for nodes or for the clock. Those that are chosen run in
 # one, which may have the terminal (--pdb).
 # They start Python hundreds of times: much faster from bytecode, whatever the environment says.
 test: export PYTHONDONTWRITEBYTECODE :=
 test: $(STAMP) tools ## Run all tests
-	$(BIN)/python -m pytest -rs $(or $(ARGS),--numprocesses 3)
+	$(BIN)/python -m pytest -rs $(or $(ARGS),--numprocesses 4)
 
 # Some tests drive programs that are not Python packages. A machine of CI is given them; on any
 # other machine the tests that miss one are skipped, and say so.
