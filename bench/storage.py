@@ -47,6 +47,7 @@ RATIO_TARGET = 0.8
 APPEND_TARGET_US = 2.0
 START_TARGET_SECONDS = 10.0
 START_RATIO_TARGET = 5.0
+SEGMENT_BYTES = 64 << 20
 CHURN_SEGMENT_BYTES = 256 << 10
 CHURN_GROUPS = 16
 MEMBERSHIP = Membership((1, 2, 3))
@@ -99,7 +100,7 @@ def do_chores(manager: SegmentManager) -> None:
 
 def measure_commits(directory: Path) -> list[Figure]:
     directory.mkdir(mode=0o700, parents=True)
-    manager = SegmentManager(directory, spares_max=2)
+    manager = SegmentManager(directory, segment_bytes=SEGMENT_BYTES, spares_max=2)
     manager.create()
     manager.open()
     payload = bytes(PAYLOAD_BYTES)
@@ -190,7 +191,7 @@ class BareLoop:
     def __init__(self, path: Path, job_bytes: int) -> None:
         self._data = os.urandom(job_bytes)
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        self._file_bytes = 64 << 20
+        self._file_bytes = SEGMENT_BYTES
         os.pwrite(self._descriptor, bytes(self._file_bytes), 0)
         os.fdatasync(self._descriptor)
         self._offset = 0

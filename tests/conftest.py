@@ -1,5 +1,6 @@
 """Settings of all tests, in one process and in several (`pytest -n`, by pytest-xdist)."""
 
+import gc
 from asyncio import constants as asyncio_constants
 from typing import Any
 
@@ -37,3 +38,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     config.option.loadscopereorder = False
     return FileScheduling(config, log)
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector ten thousand tests, which stay to the end."""
+    gc.collect()
+    gc.freeze()

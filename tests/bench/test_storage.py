@@ -20,6 +20,7 @@ def test_commits_are_compared_with_a_bare_loop(
 ) -> None:
     monkeypatch.setattr(storage, "TURNS", 2)
     monkeypatch.setattr(storage, "COMMITS_PER_TURN", 5)
+    monkeypatch.setattr(storage, "SEGMENT_BYTES", 4 << 20)
     found = by_name(measure_commits(tmp_path / "commits"))
     assert found["commit_ratio"] > 0
     assert found["append_us"] > 0

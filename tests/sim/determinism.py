@@ -58,6 +58,7 @@ def determined_by(world: World) -> Iterator[None]:
     # What one simulation leaves behind in cycles is collected at its end, not in the midst of it:
     # finalizers would otherwise run at times that depend on everything before.
     gc.disable()
+    is_frozen = gc.get_freeze_count() > 0
     gc.freeze()
     try:
         yield
@@ -68,7 +69,8 @@ def determined_by(world: World) -> Iterator[None]:
             for _ in range(COLLECTIONS_MAX):
                 if not gc.collect():
                     break
-        gc.unfreeze()
+        if not is_frozen:
+            gc.unfreeze()
         gc.enable()
         logging.disable(disabled)
         (
