@@ -255,9 +255,8 @@ class Cluster:
         self.world.wait(DRAIN_SECONDS, self._are_level)
         for group in self._live_groups():
             replicas = self.live_replicas(group)
-            for node in self._members[group]:
-                if node not in replicas and not self.nodes[node].is_damaged:
-                    self.world.violated(f"group {group}: node {node} does not serve its replica")
+            for node in self._missing(group):
+                self.world.violated(f"group {group}: node {node} does not serve its replica")
             for node, replica in replicas.items():
                 machine: Any = replica.machine
                 self.checks.same_state(node, group, replica.node.applied, machine.hash())
@@ -265,8 +264,19 @@ class Cluster:
                 self.world.violated(f"group {group}: a replica does not catch up")
             self._compare_logs(group, replicas)
 
+    def _missing(self, group: int) -> list[int]:
+        """Return the nodes that ought to serve a replica of a group, and do not."""
+        replicas = self.live_replicas(group)
+        return [
+            node
+            for node in self._members[group]
+            if node not in replicas and not self.nodes[node].is_damaged
+        ]
+
     def _are_level(self) -> bool:
         for group in self._live_groups():
+            if self._missing(group):
+                return False
             replicas = self.live_replicas(group).values()
             if len({replica.node.applied for replica in replicas}) > 1:
                 return False

@@ -35,3 +35,8 @@ def test_a_history_that_no_order_explains_is_a_violation(monkeypatch: pytest.Mon
     """It was found and not told: nothing happens behind the last check of a run."""
     monkeypatch.setattr(Cluster, "_history", stale)
     assert "not linearizable" in Simulation(1, change=small).run().violation
+
+
+def test_replicas_that_are_on_their_way_back_are_waited_for() -> None:
+    """A shard that had just failed again, and rested before its next start, was a violation."""
+    assert Simulation(77).run().violation == ""
