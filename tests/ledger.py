@@ -33,13 +33,21 @@ def record(campaign: Campaign, ledger: Path = LEDGER, commit: str | None = None)
         file.write("\t".join(fields) + "\n")
 
 
-def checked_out() -> str:
-    """Return the short name of the commit that is checked out, with a + if files differ from it."""
-    described = subprocess.run(
-        ["git", "describe", "--always", "--dirty=+", "--abbrev=10"],
-        cwd=LEDGER.parent, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    return described.stdout.strip()
+def checked_out(root: Path = LEDGER.parents[1]) -> str:
+    """Return the short name of the commit that is checked out, with a + if files differ from it.
+
+    The ledger itself may differ: a campaign that follows another finds its line there.
+    """
+    ledger = LEDGER.relative_to(LEDGER.parents[1])
+    commit = _git(root, "rev-parse", "--short=10", "HEAD")
+    changed = _git(root, "status", "--porcelain", "--untracked-files=no", f":!{ledger}")
+    return commit + ("+" if changed else "")
+
+
+def _git(root: Path, *arguments: str) -> str:
+    return subprocess.run(
+        ("git", *arguments), cwd=root, capture_output=True, text=True, check=True
+    ).stdout.strip()
 
 
 def lines(ledger: Path = LEDGER) -> list[dict[str, str]]:

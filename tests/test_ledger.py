@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -35,5 +36,17 @@ def test_a_line_that_is_not_whole_is_an_error(tmp_path: Path) -> None:
         lines(ledger)
 
 
-def test_the_commit_is_named() -> None:
-    assert checked_out()
+def test_a_plus_tells_of_changes_to_all_but_the_ledger(tmp_path: Path) -> None:
+    ledger, code = tmp_path / "tests" / "ledger.tsv", tmp_path / "code.py"
+    ledger.parent.mkdir()
+    for file in (ledger, code):
+        file.touch()
+    who = ("-c", "user.name=test", "-c", "user.email=test@localhost")
+    for command in (("init",), ("add", "."), (*who, "commit", "-m", "all")):
+        subprocess.run(("git", *command), cwd=tmp_path, check=True, capture_output=True)
+    commit = checked_out(tmp_path)
+    assert len(commit) == 10
+    ledger.write_text("another line")
+    assert checked_out(tmp_path) == commit
+    code.write_text("another line")
+    assert checked_out(tmp_path) == commit + "+"
