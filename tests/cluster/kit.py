@@ -11,8 +11,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -35,7 +33,7 @@ def wait_for(
 ) -> Value:
     """Poll until `condition` returns something true, and return that; fail after the deadline.
 
-    To ask takes at most a third of the time: the nodes that are asked need the processors, too.
+    To ask takes a small part of the time: the nodes that are asked need the processors, too.
     """
     deadline = time.monotonic() + seconds
     while True:
@@ -46,7 +44,7 @@ def wait_for(
         now = time.monotonic()
         if now > deadline:
             raise AssertionError(f"not within {seconds} s: {what}")
-        time.sleep(min(max(POLL_SECONDS, 2 * (now - asked)), POLL_SECONDS_MAX))
+        time.sleep(min(max(POLL_SECONDS, 20 * (now - asked)), POLL_SECONDS_MAX))
 
 
 class Node:
@@ -122,15 +120,20 @@ class Node:
 
     def http(self, path: str) -> tuple[int, str]:
         """GET from the supervisor; (0, reason) if it does not answer."""
-        url = f"http://{HOST}:{self.http_port}{path}"
+        # By hand: nodes that start are asked thousands of times, and a library's client takes
+        # several times as much of the processors as the answer does.
+        request = f"GET {path} HTTP/1.0\r\nHost: {HOST}\r\n\r\n"
         try:
-            with urllib.request.urlopen(url, timeout=2) as response:
-                return response.status, response.read().decode()
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, error.read().decode()
+            with socket.create_connection((HOST, self.http_port), timeout=2) as connection:
+                connection.sendall(request.encode())
+                answer = b"".join(iter(lambda: connection.recv(1 << 16), b""))
         except OSError as error:
             return 0, str(error)
+        head, _, body = answer.partition(b"\r\n\r\n")
+        length = re.search(rb"\r\nContent-Length: (\d+)", head)
+        if length is None or len(body) < int(length[1]):
+            return 0, "the connection was closed before the end of the answer"
+        return int(head.split(maxsplit=2)[1]), body.decode()
 
     def metric(self, name: str) -> float:
         """Return the sum of a metric over the shards and groups of the node; 0 while it is down."""

@@ -105,7 +105,7 @@ def test_sigterm_hands_leadership_over_and_loses_nothing(tmp_path: Path) -> None
 def test_eight_clients_lose_nothing_while_nodes_are_killed_two_dozen_times(tmp_path: Path) -> None:
     generator = random.Random(20261123)
     with running_cluster(tmp_path, 3, shards=1, groups=4) as cluster:
-        with Workload(_ports(cluster), writers=8) as workload:
+        with Workload(_ports(cluster), writers=8, rest_seconds=0.03) as workload:
             kills = 0
             while kills < CHURN_KILLS:
                 wait_for(

@@ -28,11 +28,15 @@ def connect(port: int, protocol: int = 2, seconds: float = SOCKET_SECONDS) -> re
 class Writer(threading.Thread):
     """One client: SET of a new key and value, again and again, at whichever node answers.
 
+    It writes as fast as it is answered, or rests for `rest_seconds` after each answer.
+
     `acknowledged` holds what was answered OK, with the time of the answer; of everything else
     nothing is known. `longest_gap_seconds` is the longest time without an acknowledged write.
     """
 
-    def __init__(self, number: int, ports: Sequence[int], pipeline: int = 1) -> None:
+    def __init__(
+        self, number: int, ports: Sequence[int], pipeline: int = 1, rest_seconds: float = 0.0
+    ) -> None:
         super().__init__(name=f"writer-{number}", daemon=True)
         self.number = number
         self.acknowledged: dict[str, str] = {}
@@ -40,6 +44,7 @@ class Writer(threading.Thread):
         self.longest_gap_seconds = 0.0
         self._ports = ports
         self._pipeline = pipeline
+        self._rest_seconds = rest_seconds
         self._stop_asked = threading.Event()
         self._sequence = 0
 
@@ -56,6 +61,7 @@ class Writer(threading.Thread):
                     now = time.monotonic()
                     self.longest_gap_seconds = max(self.longest_gap_seconds, now - last_success)
                     last_success = now
+                    self._stop_asked.wait(self._rest_seconds)
             except redis.RedisError as error:
                 name = f"{type(error).__name__}: {str(error).split(' ')[0]}"
                 self.errors[name] = self.errors.get(name, 0) + 1
@@ -94,8 +100,14 @@ class Writer(threading.Thread):
 class Workload:
     """Several writers; a context manager that stops them."""
 
-    def __init__(self, ports: Sequence[int], writers: int = 8, pipeline: int = 1) -> None:
-        self.writers = [Writer(number, ports, pipeline) for number in range(writers)]
+    def __init__(
+        self,
+        ports: Sequence[int],
+        writers: int = 8,
+        pipeline: int = 1,
+        rest_seconds: float = 0.0,
+    ) -> None:
+        self.writers = [Writer(number, ports, pipeline, rest_seconds) for number in range(writers)]
 
     def __enter__(self) -> Self:
         for writer in self.writers:

@@ -1,4 +1,8 @@
-"""Commands through real routers and group services while nodes and links fail, by seed."""
+"""Commands through real routers and group services while nodes and links fail, by seed.
+
+A few seeds with thousands of faults each; whole clusters are simulated by `tests/sim`, and by the
+thousand.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,7 @@ from tests.daemon.routing_simulation import (
 )
 
 FAULT_STEPS = 250
-SEEDS = 60
+SEEDS = 20
 SEEDS_PER_TEST = 10
 FAILED_ONCE = {
     120: "an answer to the process before a restart was taken for one to a new request",

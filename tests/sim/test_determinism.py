@@ -26,7 +26,7 @@ def first_run(seed: int) -> Result:
     return Simulation(seed, change=quick).run()
 
 
-@pytest.mark.parametrize("seed", [3, 14])
+@pytest.mark.parametrize("seed", [14, 20])
 def test_a_run_has_the_same_trace_again(seed: int) -> None:
     first = first_run(seed)
     again = Simulation(seed, change=quick).run()
@@ -36,19 +36,17 @@ def test_a_run_has_the_same_trace_again(seed: int) -> None:
 
 
 def test_another_seed_has_another_trace() -> None:
-    assert first_run(3).digest != first_run(14).digest
+    assert first_run(14).digest != first_run(20).digest
 
 
 def test_the_trace_does_not_depend_on_the_hashes_of_strings() -> None:
-    printed = [
-        subprocess.run(
-            [sys.executable, "-m", "tests.sim", "--quick", "--seed", "14"],
-            cwd=ROOT, env=os.environ | {"PYTHONHASHSEED": number}, capture_output=True, check=True,
-        ).stdout
-        for number in ("1", "2")
-    ]  # fmt: skip
-    assert b"trace" in printed[0]
-    assert printed[0] == printed[1]
+    other = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
+    printed = subprocess.run(
+        [sys.executable, "-m", "tests.sim", "--quick", "--seed", "14"],
+        cwd=ROOT, env=os.environ | {"PYTHONHASHSEED": other}, capture_output=True, check=True,
+        text=True,
+    ).stdout  # fmt: skip
+    assert f"trace {first_run(14).digest}," in printed
 
 
 def test_time_and_chance_are_the_worlds_until_the_end() -> None:

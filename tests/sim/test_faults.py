@@ -16,8 +16,8 @@ def test_a_cluster_survives_a_fault_of_one_kind_alone(kind: str) -> None:
     def small(plan: Plan) -> Plan:
         return dataclasses.replace(
             plan,
-            nodes=3, replication=3, groups=2, shards=2, operations=300,
-            fault_kinds=(kind,), fault_seconds=4.0, fault_interval_seconds=0.3,
+            nodes=3, replication=3, groups=2, shards=2, operations=200,
+            fault_kinds=(kind,), fault_seconds=2.0, fault_interval_seconds=0.2,
             settings=plan.settings | {"snapshot.log_entries": 10, "storage.segment_bytes": 1 << 16},
         )  # fmt: skip
 
