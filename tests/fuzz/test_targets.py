@@ -5,7 +5,7 @@ import pytest
 from tests.fuzz.engine import Target, run
 from tests.fuzz.targets import TARGETS
 
-INPUTS = 3_000
+INPUTS = 2_000
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)

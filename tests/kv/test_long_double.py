@@ -82,7 +82,7 @@ NUMBERS = st.one_of(
 
 @pytest.mark.skipif(MISSING, reason=MISSING_REASON)
 @settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.lists(NUMBERS, min_size=2, max_size=12))
 def test_any_sums_agree_with_redis(redis: RealRedis, numbers: list[bytes]) -> None:

@@ -337,7 +337,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(STEPS)
 def test_leader_follower_and_restored_replica_agree(
     steps: Sequence[tuple[int, list[bytes], int, str]],

@@ -63,7 +63,7 @@ TEXTS = st.lists(
 
 @pytest.mark.skipif(MISSING, reason=MISSING_REASON)
 @settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.lists(TEXTS, min_size=1, max_size=10, unique=True), st.lists(PATTERNS, max_size=10))
 def test_any_pattern_matches_what_it_matches_in_redis(

@@ -229,7 +229,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=200) | VALUES.map(msgpack.packb))
 def test_no_body_is_a_crash(data: bytes) -> None:
     try:
@@ -243,7 +243,7 @@ WHOLE_BODY = encode_manifest(manifest_of())[HEADER_BYTES:]
 CHANGES = st.tuples(st.integers(0, len(WHOLE_BODY) - 1), st.integers(0, 255))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.lists(CHANGES, min_size=1, max_size=3))
 def test_no_changed_body_is_a_crash(changes: list[tuple[int, int]]) -> None:
     """Also with a checksum made to fit: what is accepted is sound, and comes back as it is."""
@@ -258,7 +258,7 @@ def test_no_changed_body_is_a_crash(changes: list[tuple[int, int]]) -> None:
     assert decode_manifest(encode_manifest(manifest)) == manifest
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=300))
 def test_no_bytes_are_a_crash(data: bytes) -> None:
     with pytest.raises(InvalidManifest):
