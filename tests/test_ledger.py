@@ -41,7 +41,7 @@ def test_a_plus_tells_of_changes_to_all_but_the_ledger(tmp_path: Path) -> None:
     ledger.parent.mkdir()
     for file in (ledger, code):
         file.touch()
-    who = ("-c", "user.name=test", "-c", "user.email=test@localhost")
+    who = ("-c", "user.name=test", "-c", "user.email=test@localhost", "-c", "commit.gpgsign=no")
     for command in (("init",), ("add", "."), (*who, "commit", "-m", "all")):
         subprocess.run(("git", *command), cwd=tmp_path, check=True, capture_output=True)
     commit = checked_out(tmp_path)
