@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 Made = asyncio.Future[tuple[asyncio.Transport, asyncio.Protocol]]
 PATIENCE_SECONDS = 10.0
 """How long what is held up may be: then the sender's kernel gives the connection up."""
+KNOCK_SECONDS = 1.0
+"""When a kernel asks again for a connection, if nobody answers; the next time twice as late."""
 
 
 class Server:
@@ -124,10 +126,31 @@ class Network:
     ) -> None:
         """Connect a process to an address; `made` hears of it."""
         self._port = 40_000 + (self._port - 39_999) % 20_000
-        source = (loop.host, self._port)
-        self._send_or_hold(
-            loop.host, address[0], lambda: self._accept(loop, factory, source, address, made)
-        )
+        self._knock(loop, factory, (loop.host, self._port), address, made, KNOCK_SECONDS)
+
+    def _knock(
+        self,
+        loop: SimLoop,
+        factory: Callable[[], asyncio.Protocol],
+        source: Address,
+        address: Address,
+        made: Made,
+        again_seconds: float,
+    ) -> None:
+        """Ask for a connection, and again while its host is down and somebody wants it."""
+
+        def arrive() -> None:
+            if made.done() or loop.is_dead:
+                return
+            if address[0] in self._down:
+                self.world.after(
+                    again_seconds, self._knock,
+                    loop, factory, source, address, made, 2 * again_seconds,
+                )  # fmt: skip
+                return
+            self._accept(loop, factory, source, address, made)
+
+        self._send_or_hold(loop.host, address[0], arrive)
 
     def _accept(
         self,
@@ -137,8 +160,6 @@ class Network:
         address: Address,
         made: Made,
     ) -> None:
-        if address[0] in self._down or made.done():
-            return
         listeners = self._listeners.get(address)
         if not listeners:
             self._send_or_hold(address[0], source[0], lambda: loop.call_soon(_refuse, made))
@@ -231,7 +252,7 @@ class Network:
         def arrive() -> None:
             if (source, target) in self._cuts:
                 self._hold(source, target, action)
-            elif target not in self._down:
+            else:
                 action()
 
         self.world.after(self._delay(source, target), arrive)

@@ -117,6 +117,20 @@ def test_a_host_that_vanishes_is_not_heard_of_until_it_is_back() -> None:
     assert isinstance(dialled.error, ConnectionResetError)
 
 
+def test_a_host_that_is_back_is_reached_by_who_dialled_while_it_was_away() -> None:
+    """Kernels ask again. Without that a dialler waited for its own timeout, after five seconds."""
+    bench = Bench()
+    bench.connected()
+    bench.network.host_down(FAR)
+    dialled = Recorder()
+    dialling = bench.near.create_task(bench.near.create_connection(lambda: dialled, *ADDRESS))
+    bench.run(2.0)
+    assert not dialling.done()
+    bench.network.host_up(FAR)
+    bench.run(1.5)
+    assert dialled.events == ["made"]
+
+
 def test_a_connection_that_breaks_before_it_is_had_is_lost_and_not_forgotten() -> None:
     """The dialler waits for the end of what it was given."""
     bench = Bench()
