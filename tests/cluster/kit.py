@@ -33,7 +33,8 @@ def wait_for(
 ) -> Value:
     """Poll until `condition` returns something true, and return that; fail after the deadline.
 
-    To ask takes a small part of the time: the nodes that are asked need the processors, too.
+    It rests for twenty times as long as asking took, within POLL_SECONDS and POLL_SECONDS_MAX: the
+    nodes that are asked need the processors, too.
     """
     deadline = time.monotonic() + seconds
     while True:

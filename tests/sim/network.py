@@ -124,33 +124,28 @@ class Network:
         address: Address,
         made: Made,
     ) -> None:
-        """Connect a process to an address; `made` hears of it."""
-        self._port = 40_000 + (self._port - 39_999) % 20_000
-        self._knock(loop, factory, (loop.host, self._port), address, made, KNOCK_SECONDS)
+        """Connect a process to an address; `made` hears of it.
 
-    def _knock(
-        self,
-        loop: SimLoop,
-        factory: Callable[[], asyncio.Protocol],
-        source: Address,
-        address: Address,
-        made: Made,
-        again_seconds: float,
-    ) -> None:
-        """Ask for a connection, and again while its host is down and somebody wants it."""
+        A host that is down is asked again, as long as `made` is waited for.
+        """
+        self._port = 40_000 + (self._port - 39_999) % 20_000
+        source = (loop.host, self._port)
+        again_seconds = KNOCK_SECONDS
+
+        def knock() -> None:
+            self._send_or_hold(loop.host, address[0], arrive)
 
         def arrive() -> None:
+            nonlocal again_seconds
             if made.done() or loop.is_dead:
                 return
             if address[0] in self._down:
-                self.world.after(
-                    again_seconds, self._knock,
-                    loop, factory, source, address, made, 2 * again_seconds,
-                )  # fmt: skip
-                return
-            self._accept(loop, factory, source, address, made)
+                self.world.after(again_seconds, knock)
+                again_seconds *= 2
+            else:
+                self._accept(loop, factory, source, address, made)
 
-        self._send_or_hold(loop.host, address[0], arrive)
+        knock()
 
     def _accept(
         self,

@@ -255,7 +255,7 @@ class Cluster:
         self.world.wait(DRAIN_SECONDS, self._are_level)
         for group in self._live_groups():
             replicas = self.live_replicas(group)
-            for node in self._missing(group):
+            for node in self._missing(group, replicas):
                 self.world.violated(f"group {group}: node {node} does not serve its replica")
             for node, replica in replicas.items():
                 machine: Any = replica.machine
@@ -264,9 +264,8 @@ class Cluster:
                 self.world.violated(f"group {group}: a replica does not catch up")
             self._compare_logs(group, replicas)
 
-    def _missing(self, group: int) -> list[int]:
-        """Return the nodes that ought to serve a replica of a group, and do not."""
-        replicas = self.live_replicas(group)
+    def _missing(self, group: int, replicas: dict[int, Replica]) -> list[int]:
+        """Return the nodes that ought to be among those with live replicas of a group."""
         return [
             node
             for node in self._members[group]
@@ -275,12 +274,14 @@ class Cluster:
 
     def _are_level(self) -> bool:
         for group in self._live_groups():
-            if self._missing(group):
+            replicas = self.live_replicas(group)
+            if self._missing(group, replicas):
                 return False
-            replicas = self.live_replicas(group).values()
-            if len({replica.node.applied for replica in replicas}) > 1:
+            if len({replica.node.applied for replica in replicas.values()}) > 1:
                 return False
-            if any(replica.node.applied != replica.node.last_index for replica in replicas):
+            if any(
+                replica.node.applied != replica.node.last_index for replica in replicas.values()
+            ):
                 return False
         return True
 
