@@ -71,10 +71,11 @@ tools:
 	  fi; \
 	fi
 
-lint: $(STAMP) ## Check format, style, types and the direction of imports
+lint: $(STAMP) ## Check format, style, types, the direction of imports, and that the core can be compiled
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/python -m bench.core_compiled
 	$(BIN)/lint-imports
 
 format: $(STAMP) ## Format the code and repair what can be repaired

@@ -2,7 +2,7 @@
 
 A copy of `rafter_core` is compiled in a temporary directory, and `bench.core` runs against it in a
 process of its own. What this guards is that the core stays free of constructs that would forbid
-compiling it.
+compiling it; `python -m bench.core_compiled` checks just that, without a C compiler.
 """
 
 from __future__ import annotations
@@ -32,6 +32,14 @@ main()
 """
 
 
+# Makes C of the modules and does not compile it.
+TRANSLATE = """
+import sys
+from mypyc.build import mypycify
+mypycify(["--strict", "--ignore-missing-imports", *sys.argv[1:]])
+"""
+
+
 class NotCompiled(Exception):
     """The core cannot be compiled here; the text says why."""
 
@@ -42,10 +50,8 @@ def measure() -> dict[str, float]:
         raise NotCompiled(reason)
     with tempfile.TemporaryDirectory(prefix="rafter-mypyc-") as name:
         directory = Path(name)
-        source = Path(rafter_core.__file__).parent
-        ignored = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(source, directory / "rafter_core", ignore=ignored)
-        shutil.copytree(Path(__file__).parent, directory / "bench", ignore=ignored)
+        _copy_package(Path(rafter_core.__file__).parent, directory)
+        _copy_package(Path(__file__).parent, directory)
         compile_core(directory)
         output = _run([sys.executable, "-c", PROGRAM], directory, RUN_SECONDS_MAX)
     figures: dict[str, float] = json.loads(output)
@@ -67,14 +73,39 @@ def missing_tool() -> str:
 
 def compile_core(directory: Path) -> None:
     """Compile `directory`/rafter_core in place. Raises NotCompiled."""
-    modules = sorted(
-        str(path.relative_to(directory)) for path in (directory / "rafter_core").rglob("*.py")
-    )
     _run(
-        [sys.executable, "-m", "mypyc", "--strict", "--ignore-missing-imports", *modules],
+        [
+            sys.executable,
+            "-m",
+            "mypyc",
+            "--strict",
+            "--ignore-missing-imports",
+            *_modules(directory),
+        ],
         directory,
         COMPILE_SECONDS_MAX,
     )
+
+
+def translate_core() -> int:
+    """Check that mypyc takes every module of the core; return how many. Raises NotCompiled."""
+    with tempfile.TemporaryDirectory(prefix="rafter-mypyc-") as name:
+        directory = Path(name)
+        _copy_package(Path(rafter_core.__file__).parent, directory)
+        modules = _modules(directory)
+        _run([sys.executable, "-c", TRANSLATE, *modules], directory, COMPILE_SECONDS_MAX)
+    return len(modules)
+
+
+def _copy_package(package: Path, directory: Path) -> None:
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(package, directory / package.name, ignore=ignored)
+
+
+def _modules(directory: Path) -> list[str]:
+    """Return the files of `directory`/rafter_core, relative to the directory."""
+    paths = (directory / "rafter_core").rglob("*.py")
+    return sorted(str(path.relative_to(directory)) for path in paths)
 
 
 def _run(command: list[str], directory: Path, seconds_max: int) -> str:
@@ -85,3 +116,15 @@ def _run(command: list[str], directory: Path, seconds_max: int) -> str:
         lines = (done.stdout + done.stderr).strip().splitlines()
         raise NotCompiled("\n".join(lines[-LINES_OF_AN_ERROR:]))
     return done.stdout
+
+
+def main() -> None:
+    """Say whether the core can be compiled; end with 1 and what mypyc says if it cannot."""
+    try:
+        print(f"Success: mypyc takes {translate_core()} source files")
+    except NotCompiled as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

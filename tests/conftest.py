@@ -7,10 +7,16 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from tests.cluster import kit
+
 # No example has a time limit: on a busy machine it would fail for being slow. A test that hangs is
 # ended by pytest's own timeout.
-settings.register_profile("rafter", deadline=None)
+# Each run draws others; `--hypothesis-profile=thorough` has many more.
+settings.register_profile("rafter", deadline=None, max_examples=60)
+settings.register_profile("thorough", deadline=None, max_examples=2000)
 settings.load_profile("rafter")
+
+kit.IS_WARM = True
 
 # Loops in debug mode are used for their checks. That each callback also writes down where it was
 # scheduled costs several times what the callback does; to read such a place, leave the ten here.

@@ -3,12 +3,12 @@
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import redis
 
+from tests import warm
 from tests.cluster.kit import Cluster, Node, running_cluster, wait_for
 from tests.cluster.test_snapshots import OPTIONS, fill
 from tests.cluster.workload import connect, missing_writes
@@ -91,12 +91,9 @@ def assert_shut_out(emptied: Node, by: Node) -> None:
 
 def replace(node: Node, other: Node) -> subprocess.CompletedProcess[bytes]:
     """Run the operator's command at a node."""
-    return subprocess.run(
-        [sys.executable, "-m", "rafter_kv.cli", "node", "replace", str(other.node), "-o", "plain"],
-        capture_output=True,
-        timeout=30,
-        env={**os.environ, "RAFTERCLI_ENDPOINTS": node.endpoint},
-    )
+    words = ("node", "replace", str(other.node), "-o", "plain")
+    environment = {**os.environ, "RAFTERCLI_ENDPOINTS": node.endpoint}
+    return warm.run("rafter_kv.cli", *words, environment=environment)
 
 
 def is_in_its_place(node: Node, other: Node) -> bool:

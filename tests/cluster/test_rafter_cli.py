@@ -3,24 +3,17 @@
 import json
 import os
 import subprocess
-import sys
 
+from tests import warm
 from tests.cluster.kit import HOST, Cluster
 from tests.ports import free_ports
-
-RUN_SECONDS_MAX = 30
 
 
 def _cli(
     endpoints: str, *arguments: str, data: bytes = b"", **environment: str
 ) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(
-        [sys.executable, "-m", "rafter_kv.cli", *arguments],
-        input=data,
-        capture_output=True,
-        timeout=RUN_SECONDS_MAX,
-        env={**os.environ, "RAFTERCLI_ENDPOINTS": endpoints, **environment},
-    )
+    surroundings = {**os.environ, "RAFTERCLI_ENDPOINTS": endpoints, **environment}
+    return warm.run("rafter_kv.cli", *arguments, stdin=data, environment=surroundings)
 
 
 def test_values_go_in_and_come_out_unchanged(cluster: Cluster) -> None:

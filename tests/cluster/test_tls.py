@@ -12,7 +12,6 @@ import signal
 import socket
 import ssl
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -25,6 +24,7 @@ from rafter_transport.framing import HEADER_BYTES, frame_header
 from rafter_transport.handshake import VERSION_MAX, VERSION_MIN, Hello, decode_answer, encode_hello
 from rafterd.certificates import Authority, Issued, make_authority, open_authority
 from rafterd.config import load_config
+from tests import warm
 from tests.cluster.kit import HOST, Cluster, Node, running_cluster, wait_for
 
 SECONDS = 10.0
@@ -165,13 +165,8 @@ def test_redis_py_is_served_by_every_node(cluster: Cluster, certificates: Certif
 
 
 def run_cli(cluster: Cluster, *arguments: object) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(
-        [sys.executable, "-m", "rafter_kv.cli", "--endpoints", cluster.endpoints,
-         *map(str, arguments)],
-        capture_output=True,
-        timeout=30,
-        check=False,
-    )  # fmt: skip
+    words = ("--endpoints", cluster.endpoints, *map(str, arguments))
+    return warm.run("rafter_kv.cli", *words)
 
 
 def test_rafter_cli_is_served_and_every_link_is_up(

@@ -181,6 +181,9 @@ class Network:
         """Do all work there is, until nothing moves."""
         for host in self.hosts.values():
             self._queue.extend(host.pump())
+        self._deliver_all()
+
+    def _deliver_all(self) -> None:
         for _ in range(DELIVERIES_MAX):
             if not self._queue:
                 return
@@ -208,15 +211,22 @@ class Network:
 
     def tick(self, node: int, count: int = 1) -> None:
         """Let time pass for one node."""
+        self.run()
         for _ in range(count):
-            self.hosts[node].node.tick()
-            self.run()
+            self._tick(self.hosts[node])
 
     def tick_all(self, count: int = 1) -> None:
         """Let time pass for every node."""
+        self.run()
+        hosts = list(self.hosts.values())
         for _ in range(count):
-            for node in list(self.hosts):
-                self.tick(node)
+            for host in hosts:
+                self._tick(host)
+
+    def _tick(self, host: Host) -> None:
+        host.node.tick()
+        self._queue.extend(host.pump())
+        self._deliver_all()
 
     def roles(self) -> list[Role]:
         return [host.node.role for host in self.hosts.values()]

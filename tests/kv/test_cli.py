@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import warm
 from tests.kv.resp_server import Fault, RespServer, array, bulk, closed_endpoint, encode
 from tests.kv.tls_kit import server_tls
 from tests.transport.tls_support import Authority
@@ -45,26 +46,15 @@ def run(
 ) -> subprocess.CompletedProcess[bytes]:
     """Run rafter-cli against `server`."""
     endpoints = server if isinstance(server, str) else str(server.endpoint)
-    return subprocess.run(
-        [sys.executable, "-m", "rafter_kv.cli", *arguments],
-        input=stdin,
-        capture_output=True,
-        env=environment(endpoints, **more),
-        timeout=60,
-        check=False,
-    )
+    surroundings = environment(endpoints, **more)
+    return warm.run("rafter_kv.cli", *arguments, stdin=stdin, environment=surroundings)
 
 
 def run_on_terminal(server: RespServer, *arguments: str, **more: str) -> tuple[int, str]:
     """Run rafter-cli with its output on a pseudo terminal; return exit code and output."""
     ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "rafter_kv.cli", *arguments],
-        stdin=subprocess.DEVNULL,
-        stdout=theirs,
-        stderr=subprocess.DEVNULL,
-        env=environment(str(server.endpoint), COLUMNS="200", **more),
-    )
+    surroundings = environment(str(server.endpoint), COLUMNS="200", **more)
+    process = warm.start("rafter_kv.cli", *arguments, stdout=theirs, environment=surroundings)
     os.close(theirs)
     output = b""
     while True:

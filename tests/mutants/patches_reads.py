@@ -1,4 +1,4 @@
-"""Mutants of reads, and of sessions."""
+"""Mutants of reads, of sessions, and of the routing of commands."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from tests.mutants.mutant import Mutant, Script, Sim
 from tests.mutants.patching import Change
 
 READS = "tests/core/test_known_bugs_reads.py::"
+ROUTER = "tests/daemon/test_router.py::"
 THESIS = "tests/paper/test_thesis_6_reads.py::"
 REPEATERS = Sim(("reset", "shard crash"))
 DEPOSED = Sim(("partition", "pause"))
@@ -107,5 +108,42 @@ MUTANTS = (
             ),
         ),
         REPEATERS,
+    ),
+    Mutant(
+        "tickets-begin-anew",
+        (),
+        "an answer to the process before a restart is taken for one to a new request",
+        (Change("rafterd.router:Router.__init__", "random_bits(62)", "0"),),
+        Script((ROUTER + "test_tickets_of_two_processes_do_not_meet",)),
+    ),
+    Mutant(
+        "overtaken-read-repeated",
+        (),
+        "a read is answered by a repetition after a later command has been answered",
+        (
+            Change(
+                "rafterd.router:Router._finish",
+                "poison_overtaken(route.outstanding, outbound)",
+                "pass",
+            ),
+        ),
+        Script(
+            (ROUTER + "test_a_read_that_was_overtaken_is_not_taken_from_a_repetition_under_way",)
+        ),
+    ),
+    Mutant(
+        "taken-back-attempt-counts",
+        (),
+        "reads are answered by an attempt that was taken back, of which others were refused",
+        (
+            Change(
+                "rafterd.router:Router.complete",
+                "reply.attempt >= outbound.first_attempt",
+                "True",
+            ),
+        ),
+        Script(
+            (ROUTER + "test_an_answer_to_an_attempt_that_was_taken_back_does_not_count_for_reads",)
+        ),
     ),
 )

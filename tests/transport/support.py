@@ -23,7 +23,8 @@ HOST = "127.0.0.1"
 CLUSTER_ID = 0xC1
 Result = TypeVar("Result")
 
-LOOPS = ("asyncio", "asyncio-debug", "uvloop")
+# The loop of asyncio in its debug mode goes the same ways, and checks more.
+LOOPS = ("asyncio-debug", "uvloop")
 every_loop = pytest.mark.parametrize("loop_kind", LOOPS)
 
 KINDS_OF_LINK = (
