@@ -31,12 +31,11 @@ sys.argv = ["bench.core", "--json"]
 main()
 """
 
-
 # Makes C of the modules and does not compile it.
 TRANSLATE = """
 import sys
 from mypyc.build import mypycify
-mypycify(["--strict", "--ignore-missing-imports", *sys.argv[1:]])
+mypycify(sys.argv[1:])
 """
 
 
@@ -73,39 +72,25 @@ def missing_tool() -> str:
 
 def compile_core(directory: Path) -> None:
     """Compile `directory`/rafter_core in place. Raises NotCompiled."""
-    _run(
-        [
-            sys.executable,
-            "-m",
-            "mypyc",
-            "--strict",
-            "--ignore-missing-imports",
-            *_modules(directory),
-        ],
-        directory,
-        COMPILE_SECONDS_MAX,
-    )
+    _give_to_mypyc(directory, "-m", "mypyc")
 
 
-def translate_core() -> int:
-    """Check that mypyc takes every module of the core; return how many. Raises NotCompiled."""
-    with tempfile.TemporaryDirectory(prefix="rafter-mypyc-") as name:
-        directory = Path(name)
-        _copy_package(Path(rafter_core.__file__).parent, directory)
-        modules = _modules(directory)
-        _run([sys.executable, "-c", TRANSLATE, *modules], directory, COMPILE_SECONDS_MAX)
+def translate_core(directory: Path) -> int:
+    """Make C of `directory`/rafter_core; return of how many modules. Raises NotCompiled."""
+    return _give_to_mypyc(directory, "-c", TRANSLATE)
+
+
+def _give_to_mypyc(directory: Path, *program: str) -> int:
+    paths = (directory / "rafter_core").rglob("*.py")
+    modules = sorted(str(path.relative_to(directory)) for path in paths)
+    flags = ("--strict", "--ignore-missing-imports")
+    _run([sys.executable, *program, *flags, *modules], directory, COMPILE_SECONDS_MAX)
     return len(modules)
 
 
 def _copy_package(package: Path, directory: Path) -> None:
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(package, directory / package.name, ignore=ignored)
-
-
-def _modules(directory: Path) -> list[str]:
-    """Return the files of `directory`/rafter_core, relative to the directory."""
-    paths = (directory / "rafter_core").rglob("*.py")
-    return sorted(str(path.relative_to(directory)) for path in paths)
 
 
 def _run(command: list[str], directory: Path, seconds_max: int) -> str:
@@ -120,10 +105,13 @@ def _run(command: list[str], directory: Path, seconds_max: int) -> str:
 
 def main() -> None:
     """Say whether the core can be compiled; end with 1 and what mypyc says if it cannot."""
-    try:
-        print(f"Success: mypyc takes {translate_core()} source files")
-    except NotCompiled as error:
-        sys.exit(str(error))
+    with tempfile.TemporaryDirectory(prefix="rafter-mypyc-") as name:
+        directory = Path(name)
+        _copy_package(Path(rafter_core.__file__).parent, directory)
+        try:
+            print(f"Success: mypyc takes {translate_core(directory)} source files")
+        except NotCompiled as error:
+            sys.exit(str(error))
 
 
 if __name__ == "__main__":

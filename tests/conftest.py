@@ -16,6 +16,7 @@ settings.register_profile("rafter", deadline=None, max_examples=60)
 settings.register_profile("thorough", deadline=None, max_examples=2000)
 settings.load_profile("rafter")
 
+# Fresh nodes are for benchmarks and for make nemesis.
 kit.IS_WARM = True
 
 # Loops in debug mode are used for their checks. That each callback also writes down where it was

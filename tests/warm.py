@@ -1,7 +1,7 @@
 """Our programs in processes that start quickly: somebody has imported everything before.
 
-A fresh interpreter takes half a second of CPU to import rafter, and a node of two shards takes
-three halves; the tests start hundreds. Here a *template* has done the imports, and nothing else: it
+A fresh interpreter takes half a second of CPU to import rafter, and a node of two shards one and a
+half; the tests start hundreds. Here a *template* has done the imports, and nothing else: it
 has no threads and no loops. For each process it forks, and the child calls the `main` that
 `rafterd` or `rafter-cli` would call, with arguments, environment, directory and descriptors of its
 own. What the interpreter itself reads when it starts (PYTHONPATH and the like) is the template's.
@@ -92,7 +92,7 @@ def start(
     """Start `main` of a module, for example `rafterd.main`; by default with our environment."""
     words = [program, *map(os.fsdecode, arguments)]
     request = [words, dict(os.environ if environment is None else environment), str(directory)]
-    data = json.dumps(request).encode("utf-8", "surrogateescape")
+    data = json.dumps(request).encode()
     ours, theirs = os.pipe()
     null = os.open(os.devnull, os.O_RDWR)
     try:
@@ -134,6 +134,7 @@ def run(
             code = process.wait(timeout)
         except subprocess.TimeoutExpired:
             process.kill()
+            process.wait()
             raise
         for file in (output, errors):
             file.seek(0)
@@ -181,12 +182,8 @@ def serve(descriptor: int) -> None:
             *files, status = descriptors
             pid = os.fork()
             if not pid:
-                signal.set_wakeup_fd(-1)
-                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 requests.close()
-                for unwanted in (wake, wake_end, status, *statuses.values()):
-                    os.close(unwanted)
-                _become(data, files)
+                _become(data, files, unwanted=(wake, wake_end, status, *statuses.values()))
             statuses[pid] = status
             for file in files:
                 os.close(file)
@@ -205,9 +202,13 @@ def _reap(statuses: dict[int, int]) -> None:
         os.close(pipe)
 
 
-def _become(data: bytes, files: Sequence[int]) -> NoReturn:
-    """Be the process that was asked for. Ends as any program does."""
-    words, environment, directory = json.loads(data.decode("utf-8", "surrogateescape"))
+def _become(data: bytes, files: Sequence[int], unwanted: Sequence[int]) -> NoReturn:
+    """Be the process that was asked for, in the child of a fork. Ends as any program does."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for descriptor in unwanted:
+        os.close(descriptor)
+    words, environment, directory = json.loads(data)
     for number, file in enumerate(files):
         os.dup2(file, number)
         os.close(file)

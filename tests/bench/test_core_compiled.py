@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,11 @@ def test_a_missing_compiler_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None
         core_compiled.measure()
 
 
-def test_what_mypyc_refuses_is_shown(tmp_path: Path) -> None:
+@pytest.mark.parametrize("step", [core_compiled.compile_core, core_compiled.translate_core])
+def test_what_mypyc_refuses_is_shown(tmp_path: Path, step: Callable[[Path], object]) -> None:
     if reason := core_compiled.missing_tool():
         pytest.skip(reason)
     (tmp_path / "rafter_core").mkdir()
-    (tmp_path / "rafter_core" / "__init__.py").write_text("x = (\n", "utf-8")
-    with pytest.raises(core_compiled.NotCompiled, match="syntax"):
-        core_compiled.compile_core(tmp_path)
+    (tmp_path / "rafter_core" / "__init__.py").write_text('"""M."""\nx: int = "text"\n', "utf-8")
+    with pytest.raises(core_compiled.NotCompiled, match="Incompatible types"):
+        step(tmp_path)

@@ -17,7 +17,6 @@ from typing import TypeVar
 
 from tests import warm
 from tests.ports import free_ports
-from tests.warm import WarmProcess
 
 Value = TypeVar("Value")
 
@@ -65,7 +64,7 @@ class Node:
         self.data_directory = directory / f"n{node}"
         self.log_path = directory / f"n{node}.log"
         self.config_path.write_text(config)
-        self.process: subprocess.Popen[bytes] | WarmProcess | None = None
+        self.process: subprocess.Popen[bytes] | warm.WarmProcess | None = None
 
     def move(self) -> None:
         """Give it other ports, in its own configuration alone. It must not be running."""
@@ -99,15 +98,15 @@ class Node:
                     "rafterd.main", "--config", str(self.config_path),
                     stdout=log, stderr=log, environment=everything, directory=self.directory,
                 )  # fmt: skip
-                return
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "rafterd", "--config", str(self.config_path)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=everything,
-                cwd=self.directory,
-            )
+            else:
+                self.process = subprocess.Popen(
+                    [sys.executable, "-m", "rafterd", "--config", str(self.config_path)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env=everything,
+                    cwd=self.directory,
+                )
 
     def wait_ready(self, seconds: float = START_SECONDS) -> None:
         """Wait until every shard serves and every group of this node has a leader."""

@@ -93,7 +93,7 @@ def replace(node: Node, other: Node) -> subprocess.CompletedProcess[bytes]:
     """Run the operator's command at a node."""
     words = ("node", "replace", str(other.node), "-o", "plain")
     environment = {**os.environ, "RAFTERCLI_ENDPOINTS": node.endpoint}
-    return warm.run("rafter_kv.cli", *words, environment=environment)
+    return warm.run("rafter_kv.cli", *words, environment=environment, timeout=30)
 
 
 def is_in_its_place(node: Node, other: Node) -> bool:

@@ -8,12 +8,20 @@ from tests import warm
 from tests.cluster.kit import HOST, Cluster
 from tests.ports import free_ports
 
+RUN_SECONDS_MAX = 30
+
 
 def _cli(
     endpoints: str, *arguments: str, data: bytes = b"", **environment: str
 ) -> subprocess.CompletedProcess[bytes]:
     surroundings = {**os.environ, "RAFTERCLI_ENDPOINTS": endpoints, **environment}
-    return warm.run("rafter_kv.cli", *arguments, stdin=data, environment=surroundings)
+    return warm.run(
+        "rafter_kv.cli",
+        *arguments,
+        stdin=data,
+        environment=surroundings,
+        timeout=RUN_SECONDS_MAX,
+    )
 
 
 def test_values_go_in_and_come_out_unchanged(cluster: Cluster) -> None:

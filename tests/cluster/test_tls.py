@@ -166,7 +166,7 @@ def test_redis_py_is_served_by_every_node(cluster: Cluster, certificates: Certif
 
 def run_cli(cluster: Cluster, *arguments: object) -> subprocess.CompletedProcess[bytes]:
     words = ("--endpoints", cluster.endpoints, *map(str, arguments))
-    return warm.run("rafter_kv.cli", *words)
+    return warm.run("rafter_kv.cli", *words, timeout=30)
 
 
 def test_rafter_cli_is_served_and_every_link_is_up(
