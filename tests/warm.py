@@ -6,12 +6,13 @@ has no threads and no loops. For each process it forks, and the child calls the 
 `rafterd` or `rafter-cli` would call, with arguments, environment, directory and descriptors of its
 own. What the interpreter itself reads when it starts (PYTHONPATH and the like) is the template's.
 
-Tests of the start of a process, and of what is there before the shards are, have fresh
-interpreters: tests/daemon/test_supervisor.py, test_node.py and tests/crash/real.py among others.
+Tests of what a process has imported when it starts have fresh interpreters, and so have
+tests/crash/real.py, the benchmarks and `make nemesis`.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import gc
@@ -152,6 +153,14 @@ def _template() -> tuple[socket.socket, subprocess.Popen[bytes]]:
             stdin=subprocess.DEVNULL,
             cwd=ROOT,
         )
+
+    def end() -> None:
+        ours.close()
+        process.kill()
+        process.wait()
+
+    # It would end by itself as well; but then the interpreter finds both left over, and says so.
+    atexit.register(end)
     return ours, process
 
 

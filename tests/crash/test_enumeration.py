@@ -154,7 +154,7 @@ def crashes_of_lost_mode(manager_type: ManagerType = SegmentManager) -> Enumerat
         states_max=3000, modes_max=1, manager_type=manager_type, failures_max=1, modes=["lost"]
     )
     # This workload retires segments early.
-    found.run(7)
+    found.run(15)
     return found
 
 

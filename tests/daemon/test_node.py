@@ -5,8 +5,6 @@ import logging
 import os
 import socket
 import stat
-import subprocess
-import sys
 from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
@@ -22,6 +20,7 @@ from rafterd.http_server import HttpError, Response, parse_request
 from rafterd.node import PROGRESS_SECONDS, ProgressReporter, make_handler
 from rafterd.notify import Notifier
 from rafterd.shared import GroupState, GroupWord, SharedState
+from tests import warm
 from tests.daemon.waiting import DEADLINE_SECONDS
 from tests.ports import free_ports
 
@@ -79,14 +78,11 @@ def start(tmp_path: Path, **settings: str) -> tuple[int, str]:
         "http.listen": f"127.0.0.1:{base + 9}",
         "log.level": "warning",
     } | {key.replace("__", "."): value for key, value in settings.items()}
-    result = subprocess.run(
-        [
-            sys.executable, "-m", "tests.daemon.supervised_node", "misconfigured_alone",
-            *(f"{key}={value}" for key, value in overrides.items()),
-        ],
-        capture_output=True, text=True, timeout=DEADLINE_SECONDS, check=False,
-    )  # fmt: skip
-    return result.returncode, result.stderr
+    options = (f"{key}={value}" for key, value in overrides.items())
+    result = warm.run(
+        "tests.daemon.supervised_node", "misconfigured_alone", *options, timeout=DEADLINE_SECONDS
+    )
+    return result.returncode, result.stderr.decode()
 
 
 def test_the_data_directory_is_made_for_its_owner_alone(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -17,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests import warm
 from tests.daemon.waiting import DEADLINE_SECONDS, wait_readable, wait_until
 from tests.ports import free_ports
 from tests.transport.support import every_kind_of_link
@@ -46,17 +46,16 @@ class RunningNode:
         } | {key.replace("__", "."): str(value) for key, value in overrides.items()}
         self.settings = settings
         self.errors = open(tmp_path / "stderr", "w+b")  # noqa: SIM115 - closed with the node
-        self.process = subprocess.Popen(
-            [
-                sys.executable, "-m", "tests.daemon.supervised_node", behaviour,
-                *(f"{key}={value}" for key, value in settings.items()),
-            ],
-            stdout=subprocess.PIPE,
+        reader, writer = os.pipe()
+        self.output = open(reader, "rb")  # noqa: SIM115 - closed with the node
+        self.process = warm.start(
+            "tests.daemon.supervised_node", behaviour,
+            *(f"{key}={value}" for key, value in settings.items()),
+            stdout=writer,
             stderr=self.errors,
-            env=os.environ | (environment or {}),
+            environment=os.environ | (environment or {}),
         )  # fmt: skip
-        assert self.process.stdout is not None
-        self.output = self.process.stdout
+        os.close(writer)
         self.seen: list[str] = []
         self._partial = ""
 

@@ -1,4 +1,4 @@
-"""The definition of linearizability, word for word: all orders are tried. For a few operations."""
+"""The definition of what is checked, word for word: all orders are tried. For a few operations."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def is_linearizable(operations: Sequence[Operation], model: Model) -> bool:
     known = [one for one in operations if one.outcome is Outcome.OK]
     unknown = [one for one in operations if one.outcome is Outcome.UNKNOWN]
     return any(
-        _agrees_with_time(order) and _is_explained(order, model)
+        _agrees_with_time(order) and _agrees_with_connections(order) and _is_explained(order, model)
         for count in range(len(unknown) + 1)
         for chosen in combinations(unknown, count)
         for order in permutations([*known, *chosen])
@@ -25,6 +25,14 @@ def _agrees_with_time(order: Sequence[Operation]) -> bool:
     return not any(
         later.completed is not None and later.completed < earlier.invoked
         for earlier, later in combinations(order, 2)
+    )
+
+
+def _agrees_with_connections(order: Sequence[Operation]) -> bool:
+    known = [one for one in order if one.outcome is Outcome.OK]
+    return not any(
+        later.connection == earlier.connection and later.invoked < earlier.invoked
+        for earlier, later in combinations(known, 2)
     )
 
 

@@ -15,6 +15,9 @@ Three rules leave out what cannot help, each by an argument about any order of w
 - Where the walk is stuck, and the answer of an operation without a place is past (a counter that
   only grows has outgrown it), no open operation is tried.
 
+What was asked over one connection and answered has its place in the order in which it was asked: at
+an invocation whose predecessor has no place yet, the walk goes on.
+
 Operations without a deadline (`unknown.narrow`) are *open*: they have no completion, and need no
 place. They are not in the list but tried where the walk is stuck: most of them are not needed.
 """
@@ -93,6 +96,7 @@ class _Search:
             one.kind in READS or observed is False
             for one, observed in zip(self.operations, self.observed, strict=True)
         ]
+        self.predecessors = _predecessors(self.operations[: len(bounded)])
         self.twins = _twins(opened)
         self.witnesses = _witnesses(self.operations, model)
 
@@ -142,6 +146,9 @@ class _Search:
                 if not self._take_back():
                     return self._failure(Verdict.VIOLATION, steps)
                 continue
+            if self._is_early(index):
+                self._walk_on(index)
+                continue
             if steps == steps_max:
                 return self._failure(Verdict.UNDECIDED, steps)
             steps += 1
@@ -151,6 +158,14 @@ class _Search:
             else:
                 self._place(index, position)
         return Result(Verdict.OK, steps)
+
+    def _is_early(self, index: int) -> bool:
+        """Tell whether its connection was asked before for something that has no place yet."""
+        if index >= self.bounded_count:
+            return False
+        before = self.predecessors[index]
+        low, window, _, _ = self.position
+        return before >= low and not window >> (before - low) & 1
 
     def _find_open(self) -> int:
         """Return the next open operation that could come before this completion, or -1."""
@@ -269,6 +284,25 @@ class _Search:
             state=self.furthest_state,
             stuck=tuple(self.operations[index] for index in stuck),
         )
+
+
+def _predecessors(operations: Sequence[Operation]) -> list[int]:
+    """Return for each known operation the one that its connection was asked for before it, or -1.
+
+    They are in the order of invocation. What was asked at one moment has no order among itself; and
+    what is unknown may come late, when the connection is long gone.
+    """
+    newest: dict[int, int] = {}
+    found: list[int] = []
+    for index, one in enumerate(operations):
+        before = -1
+        if one.outcome is Outcome.OK:
+            before = newest.get(one.connection, -1)
+            while before >= 0 and operations[before].invoked == one.invoked:
+                before = found[before]
+            newest[one.connection] = index
+        found.append(before)
+    return found
 
 
 def _twins(opened: Sequence[Narrowed]) -> list[int]:

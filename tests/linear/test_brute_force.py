@@ -86,6 +86,7 @@ def operations_of(draw: st.DrawFn, shapes: Shapes) -> list[Operation]:
                 invoked=invoked,
                 completed=None if outcome is Outcome.UNKNOWN else invoked + draw(st.integers(0, 4)),
                 outcome=outcome,
+                connection=draw(st.integers(1, 3)),
             )
         )
     return operations

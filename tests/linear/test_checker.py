@@ -57,6 +57,38 @@ def test_intervals_that_touch_are_concurrent() -> None:
     assert verdict(write, known(6, 7, "read")) is Verdict.VIOLATION
 
 
+def on_one_connection(*operations: Operation) -> tuple[Operation, ...]:
+    for operation in operations:
+        operation.connection = 7
+    return operations
+
+
+def test_what_one_connection_asked_and_was_told_happened_in_its_order() -> None:
+    first, second, read = (
+        known(1, 8, "add", 1, result=2),
+        known(2, 9, "add", 1, result=1),
+        known(3, 9, "read", result=2),
+    )
+    assert verdict(first, second, read, model=Counter()) is Verdict.OK
+    assert verdict(*on_one_connection(first, second), model=Counter()) is Verdict.VIOLATION
+    first.result, second.result = 1, 2
+    assert verdict(*on_one_connection(first, second, read), model=Counter()) is Verdict.OK
+
+
+def test_what_was_asked_at_one_moment_has_no_order() -> None:
+    operations = [known(1, 9, "add", 1, result=result) for result in (2, 1)]
+    assert verdict(*on_one_connection(*operations), model=Counter()) is Verdict.OK
+    third = known(2, 9, "add", 1, result=1)
+    operations[0].result, operations[1].result = 2, 3
+    assert verdict(*on_one_connection(*operations, third), model=Counter()) is Verdict.VIOLATION
+
+
+def test_what_a_connection_does_not_know_may_happen_after_what_it_asked_next() -> None:
+    late, read = unknown(1, "write", b"a"), known(2, 3, "read")
+    seen = known(5, 6, "read", result=b"a")
+    assert verdict(*on_one_connection(late, read), seen) is Verdict.OK
+
+
 def test_the_order_of_the_list_means_nothing() -> None:
     operations = [known(3, 4, "read", result=b"a"), known(1, 2, "write", b"a")]
     assert verdict(*operations) is Verdict.OK

@@ -15,11 +15,11 @@ from tests.linear.unknown import HIDDEN, narrow
 def known(
     invoked: int, completed: int, kind: str, *arguments: Any, result: Any = None
 ) -> Operation:
-    return Operation(1, "k", kind, arguments, result, invoked, completed, Outcome.OK)
+    return Operation(invoked, "k", kind, arguments, result, invoked, completed, Outcome.OK)
 
 
 def unknown(invoked: int, kind: str, *arguments: Any) -> Operation:
-    return Operation(1, "k", kind, arguments, None, invoked, None, Outcome.UNKNOWN)
+    return Operation(invoked, "k", kind, arguments, None, invoked, None, Outcome.UNKNOWN)
 
 
 def deadlines(*operations: Operation) -> list[int | None]:

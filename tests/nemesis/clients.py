@@ -199,13 +199,16 @@ class Client:
         connection.send([step.words for _, step in steps])
         outcomes: list[Outcome | None] = []
         lost: LostError | None = None
-        for target, step in steps:
+        for place, (target, step) in enumerate(steps):
             if lost is None:
                 try:
                     reply = await connection.receive()
                 except LostError as error:
                     reply = lost = error
-            outcome = self._recorder.add(self.number, number, target, step, invoked, lost or reply)
+            # One after the other, by some nanoseconds: the order of a connection counts.
+            outcome = self._recorder.add(
+                self.number, number, target, step, invoked + place, lost or reply
+            )
             outcomes.append(None if lost else outcome)
         return outcomes
 

@@ -23,6 +23,8 @@ CONNECT_SECONDS = 1.0
 PAUSE_SECONDS_MIN = 0.01
 PATIENCE_SECONDS = 12.0
 """More than a request may take by the node's own measure; then the client gives up."""
+READER_DEPTH = 16
+"""Who only reads asks for little at once, and often: some read is always where it may do harm."""
 READER_PATIENCE_SECONDS = 0.25
 """Who only reads asks elsewhere soon: who waits for one group asks nothing of the others."""
 
@@ -49,6 +51,7 @@ class SimClient(asyncio.Protocol):
         """The keys of commands that were answered."""
         is_reader = number < plan.clients and workload.is_reader(number)
         self._patience_seconds = READER_PATIENCE_SECONDS if is_reader else PATIENCE_SECONDS
+        self._depth = min(plan.depth, READER_DEPTH) if is_reader else plan.depth
         self._world = world
         self._loop = loop
         self._plan = plan
@@ -94,7 +97,7 @@ class SimClient(asyncio.Protocol):
     def _pause(self) -> None:
         """Rest for as long as the time and the operations that are left demand."""
         plan = self._plan
-        bursts = self.left / ((1 + plan.depth) / 2)
+        bursts = self.left / ((1 + self._depth) / 2)
         seconds = max(plan.work_seconds - self._world.now, 0.0) / bursts
         pause_seconds = self._world.draw.uniform(0.0, 2 * seconds) + PAUSE_SECONDS_MIN
         self._loop.call_later(pause_seconds, self._burst)
@@ -105,8 +108,8 @@ class SimClient(asyncio.Protocol):
         self._pause()
         if self._transport is None or self._transport.is_closing():
             return
-        count = self._world.draw.randint(1, self._plan.depth)
-        count = min(count, self._plan.depth - len(self._calls), self.left)
+        count = self._world.draw.randint(1, self._depth)
+        count = min(count, self._depth - len(self._calls), self.left)
         self.left -= count
         self._send([self._workload.next(self._number) for _ in range(count)])
 
@@ -179,9 +182,10 @@ class SimClient(asyncio.Protocol):
         )
 
     def _now(self) -> int:
-        """Count events, not time: two that fall together have an order."""
-        self._workload.events += 1
-        return int(self._world.now * NANOSECONDS) * 1000 + self._workload.events % 1000
+        """Return the time in nanoseconds, a later one each time: all that happens has an order."""
+        moment = max(self._workload.moment + 1, int(self._world.now * NANOSECONDS))
+        self._workload.moment = moment
+        return moment
 
 
 def _packed(command: tuple[bytes, ...]) -> bytes:

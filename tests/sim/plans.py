@@ -62,7 +62,8 @@ def quick(plan: Plan) -> Plan:
     """Return a plan with fewer operations, and as many faults in a third of the time."""
     return dataclasses.replace(
         plan,
-        operations=plan.operations // 9,
+        depth=plan.depth // 4,
+        operations=plan.operations // 27,
         fault_seconds=plan.fault_seconds / 3,
         fault_interval_seconds=plan.fault_interval_seconds / 3,
     )
@@ -86,8 +87,11 @@ def make_plan(draw: random.Random, kinds: tuple[str, ...]) -> Plan:
         tick_milliseconds=draw.choice((50, 100)),
         election_timeout_ticks=draw.choice((6, 10, 12)),
         clients=draw.randint(3, 10),
-        depth=draw.choice((8, 32, 64)),
-        operations=draw.randint(2000, 12_000),
+        # What costs is that a message comes, not what it carries: the more at once, the better.
+        depth=draw.choice((16, 128, 256)),
+        # In steps, so that there are as many to choose from as before, and a seed's cluster and
+        # faults stay what they were.
+        operations=draw.randrange(6000, 36_001, 3),
         fault_seconds=draw.uniform(4.0, 8.0),
         fault_kinds=tuple(sorted(draw.sample(kinds, min(len(kinds), count)))),
         fault_interval_seconds=draw.choice((0.2, 0.5, 1.0)),

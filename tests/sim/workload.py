@@ -9,7 +9,7 @@ from rafter_kv.slots import group_by_slot, slot_of
 
 OPERATIONS_PER_KEY_MAX = 200
 KINDS = ("register", "register", "register", "counter", "list", "batch")
-KEY_CONCURRENCY = 2
+KEY_CONCURRENCY = 16
 READERS = 3
 """One of so many clients only reads: no write that cannot commit holds up what it asks next."""
 SUB_KEYS = (b"a", b"b", b"c")
@@ -57,7 +57,8 @@ class Workload:
 
     def __init__(self, draw: random.Random, groups: int, concurrency: int) -> None:
         """`concurrency` is how many operations may be under way at once."""
-        self.events = 0
+        self.moment = 0
+        """When a client last asked or was answered, by the clock of the history."""
         self.keys_used: dict[str, str] = {}
         """The kind of model of each key that was used."""
         self._draw = draw
