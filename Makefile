@@ -42,16 +42,16 @@ run: $(STAMP) ## Start a server on 127.0.0.1:7379 in the foreground (Ctrl-C stop
 cluster: $(STAMP) ## Start three nodes on this machine in the foreground, to try failover
 	@exec $(BIN)/python -m rafterd.local_cluster $(ARGS)
 
-# All tests take four processes: many wait for nodes or for the clock. Those that are chosen run in
+# All tests take three processes: many wait for nodes or for the clock. Those that are chosen run in
 # one, which may have the terminal (--pdb).
 # They start Python hundreds of times: much faster from bytecode, whatever the environment says.
 test: export PYTHONDONTWRITEBYTECODE :=
 # The first time, pytest rewrites the assertions of all modules, which takes half a minute of CPU.
-# Each of the four processes would do it for itself, all at once. What is wrong shows in the run.
+# Each of the three processes would do it for itself, all at once. What is wrong shows in the run.
 REWRITE = printf '%s\n' tests/*/ | xargs -P 2 -n 6 $(BIN)/python -m pytest --collect-only -qq > /dev/null 2>&1
 test: $(STAMP) tools ## Run all tests
 	$(if $(ARGS),,@$(REWRITE) || true)
-	$(BIN)/python -m pytest -rs $(or $(ARGS),--numprocesses 4)
+	$(BIN)/python -m pytest -rs $(or $(ARGS),--numprocesses 3)
 
 # Some tests drive programs that are not Python packages. A machine of CI is given them; on any
 # other machine the tests that miss one are skipped, and say so.

@@ -48,6 +48,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 def pytest_collection_finish() -> None:
-    """Spare the garbage collector ten thousand tests, which stay to the end."""
+    """Spare the garbage collector ten thousand tests, which stay to the end.
+
+    Once a test has set aside what was there before it (tests/garbage.py), they are among the rest,
+    and too many to be looked through every few tests.
+    """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(5000, 20, 20)

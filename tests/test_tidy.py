@@ -6,6 +6,7 @@ The rules are tested on text that breaks them (second half), so that none can pa
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -65,6 +66,12 @@ def text_files() -> Iterator[Path]:
                 yield path
 
 
+@functools.lru_cache(maxsize=1)
+def parsed(source: str) -> ast.Module:
+    """Parse a module once for all rules, none of which changes the tree."""
+    return ast.parse(source)
+
+
 # ---- the rules -------------------------------------------------------------------------------
 
 
@@ -78,7 +85,7 @@ def long_parts(source: str) -> list[str]:
     ]
     if len(lines) > MODULE_LINES_MAX:
         complaints.append(f"{len(lines)} lines")
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parsed(source)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             length = (node.end_lineno or node.lineno) - node.lineno + 1
             if length > FUNCTION_LINES_MAX:
@@ -88,7 +95,7 @@ def long_parts(source: str) -> list[str]:
 
 def missing_docstrings(source: str) -> list[str]:
     """Complain of a module, public class or public function that does not say what it is."""
-    tree = ast.parse(source)
+    tree = parsed(source)
     complaints = [] if ast.get_docstring(tree) or not tree.body else ["the module"]
     return complaints + [
         f"line {node.lineno}: {node.name}"
@@ -122,7 +129,7 @@ def forbidden_words(source: str) -> list[str]:
         for line, name in _imports(source)
         if name.partition(".")[0] in FORBIDDEN_MODULES
     ]
-    calls = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call))
+    calls = (node for node in ast.walk(parsed(source)) if isinstance(node, ast.Call))
     return complaints + [
         f"line {call.lineno}: {call.func.id}()"
         for call in calls
@@ -131,7 +138,7 @@ def forbidden_words(source: str) -> list[str]:
 
 
 def _imports(source: str) -> Iterator[tuple[int, str]]:
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parsed(source)):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -147,7 +154,7 @@ def impure_core(source: str) -> list[str]:
         is_allowed = top in sys.stdlib_module_names or top in CORE_THIRD_PARTY | {"rafter_core", ""}
         if top in CORE_FORBIDDEN or not is_allowed:
             complaints.append(f"line {line}: import of {name}")
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parsed(source)):
         # The generator is handed in; the module's own functions share one that is seeded by chance.
         is_chance = (
             isinstance(node, ast.Attribute)

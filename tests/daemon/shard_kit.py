@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -231,7 +232,11 @@ class ForkedShard:
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         theirs.setblocking(False)
         boot = make_boot(config, theirs, shard=shard, shared=self.shared, links=links)
+        # A supervisor is small; this process may have run thousands of tests, and its child would
+        # look through all that is left of them.
+        gc.freeze()
         self.pid = fork_shard(boot, _as_in_production(entry_point), self.control.close)
+        gc.unfreeze()
         self.code: int | None = None
         self._clients: list[Client] = []
         theirs.close()
