@@ -16,8 +16,9 @@ settings.register_profile("rafter", deadline=None, max_examples=60)
 settings.register_profile("thorough", deadline=None, max_examples=2000)
 settings.load_profile("rafter")
 
-# Fresh nodes are for benchmarks and for make nemesis.
+# Fresh nodes with large logs are for benchmarks and for make nemesis.
 kit.IS_WARM = True
+kit.SEGMENT_BYTES = 8 << 20
 
 # Loops in debug mode are used for their checks. That each callback also writes down where it was
 # scheduled costs several times what the callback does; to read such a place, leave the ten here.

@@ -24,6 +24,8 @@ from tests import warm
 from tests.daemon.waiting import DEADLINE_SECONDS
 from tests.ports import free_ports
 
+SEGMENT_BYTES = 8 << 20
+
 
 class FakeSupervisor:
     """The two facts that a handler asks a supervisor for."""
@@ -77,6 +79,7 @@ def start(tmp_path: Path, **settings: str) -> tuple[int, str]:
         "peer.listen": f"127.0.0.1:{base + 4}",
         "http.listen": f"127.0.0.1:{base + 9}",
         "log.level": "warning",
+        "storage.segment_bytes": str(SEGMENT_BYTES),
     } | {key.replace("__", "."): value for key, value in settings.items()}
     options = (f"{key}={value}" for key, value in overrides.items())
     result = warm.run(
@@ -109,7 +112,8 @@ def test_a_directory_of_another_node_is_refused(
 
 
 def open_log(tmp_path: Path, layout: int, shard: int) -> SegmentManager:
-    manager = SegmentManager(tmp_path / f"data/shards-{layout:05d}/{shard:05d}")
+    directory = tmp_path / f"data/shards-{layout:05d}/{shard:05d}"
+    manager = SegmentManager(directory, segment_bytes=SEGMENT_BYTES)
     manager.open()
     return manager
 
