@@ -113,6 +113,15 @@ def test_operations_are_written_down_with_results_and_times() -> None:
     assert {operation.connection for operation in operations} == {1}
 
 
+def test_operations_of_one_connection_have_the_order_in_which_they_were_sent() -> None:
+    recorder = run_client(store(), 200)
+    invoked: dict[int, list[int]] = {}
+    for operation in recorder.history.operations:
+        invoked.setdefault(operation.connection, []).append(operation.invoked)
+    assert sum(map(len, invoked.values())) >= 200
+    assert all(times == sorted(set(times)) for times in invoked.values())
+
+
 def test_a_client_goes_on_at_another_node_after_a_while() -> None:
     assert run_client(store(), 2 * PIPELINE_MAX * TURNS_OF_CONNECTION[1]).connections > 1
 
