@@ -203,6 +203,17 @@ def same_number_twice(operations: list[Operation], random: Random) -> bool:
     return True
 
 
+def reordered_pipeline(operations: list[Operation], random: Random) -> bool:
+    """Of two additions, the one that the connection was asked for first answers more."""
+    adds = _known(operations, "add")
+    if len(adds) < 2:
+        return False
+    first, second = sorted(random.sample(adds, 2), key=lambda add: add.result)
+    first.connection = second.connection = -2
+    second.invoked = first.invoked - 1
+    return True
+
+
 def counter_going_back(operations: list[Operation], random: Random) -> bool:
     """A read after another says less, though the counter only grows."""
     reads = _known(operations, "read")
@@ -338,7 +349,9 @@ PLANTERS: dict[str, tuple[str, Planter]] = {
             stale_read, lost_write, write_applied_twice, unknown_write_applied_twice,
             reordered_cas, cas_won_twice, phantom_value, value_from_the_future, failed_write_seen,
         ),
-        "counter": (lost_add, duplicate_add, same_number_twice, counter_going_back),
+        "counter": (
+            lost_add, duplicate_add, same_number_twice, reordered_pipeline, counter_going_back,
+        ),
         "append": (lost_append, duplicate_append, reordered_appends, list_getting_shorter),
         "batch": (torn_read, stale_batch, lost_batch),
         "lists": (torn_lists, stale_list),
