@@ -22,6 +22,9 @@ from rafterd.node import run_node
 from rafterd.shard_links import received_end
 from rafterd.shared import Counter, GroupState, GroupWord
 
+SEGMENT_BYTES = 8 << 20
+"""Of its logs, unless told otherwise: each shard's is written with zeros before it starts."""
+
 
 def say(boot: ShardBoot, *words: object) -> None:
     os.write(1, (" ".join(map(str, (boot.shard, *words))) + "\n").encode())
@@ -193,7 +196,8 @@ def descriptors(boot: ShardBoot) -> int:
 
 def main() -> None:
     behaviour, *options = sys.argv[1:]
-    overrides = dict(option.split("=", 1) for option in options)
+    overrides = {"storage.segment_bytes": str(SEGMENT_BYTES)}
+    overrides |= dict(option.split("=", 1) for option in options)
 
     def reload() -> LoadedConfig:
         path = os.environ.get("RELOAD_FROM")

@@ -21,10 +21,9 @@ from rafterd.node import PROGRESS_SECONDS, ProgressReporter, make_handler
 from rafterd.notify import Notifier
 from rafterd.shared import GroupState, GroupWord, SharedState
 from tests import warm
+from tests.daemon.supervised_node import SEGMENT_BYTES
 from tests.daemon.waiting import DEADLINE_SECONDS
 from tests.ports import free_ports
-
-SEGMENT_BYTES = 8 << 20
 
 
 class FakeSupervisor:
@@ -79,7 +78,6 @@ def start(tmp_path: Path, **settings: str) -> tuple[int, str]:
         "peer.listen": f"127.0.0.1:{base + 4}",
         "http.listen": f"127.0.0.1:{base + 9}",
         "log.level": "warning",
-        "storage.segment_bytes": str(SEGMENT_BYTES),
     } | {key.replace("__", "."): value for key, value in settings.items()}
     options = (f"{key}={value}" for key, value in overrides.items())
     result = warm.run(

@@ -43,7 +43,6 @@ class RunningNode:
             "client.listen": f"127.0.0.1:{self.base}",
             "peer.listen": f"127.0.0.1:{self.base + shards + 1}",
             "http.listen": f"127.0.0.1:{self.http_port}",
-            "storage.segment_bytes": str(8 << 20),
         } | {key.replace("__", "."): str(value) for key, value in overrides.items()}
         self.settings = settings
         self.errors = open(tmp_path / "stderr", "w+b")  # noqa: SIM115 - closed with the node

@@ -1,4 +1,7 @@
-"""Tells whether a history is linearizable, key by key: linearizability is local to each object."""
+"""Tells whether a history is linearizable, key by key: linearizability is local to each object.
+
+Beside it the order of each connection is demanded, for each key alone as well.
+"""
 
 from __future__ import annotations
 

@@ -89,7 +89,10 @@ class Operation(msgspec.Struct):
     """When the client learnt the outcome. None if and only if the outcome is UNKNOWN."""
     outcome: Outcome
     connection: int = SAME_AS_CLIENT
-    """The client's connection, where the client may reconnect; by default the client's number."""
+    """The client's connection, where the client may reconnect; by default the client's number.
+
+    What it was asked and has answered took effect in the order of `invoked`.
+    """
 
     def __post_init__(self) -> None:
         if self.connection == SAME_AS_CLIENT:

@@ -16,11 +16,13 @@ from tests.sim.campaign import Run
 from tests.sim.plans import Plan, make_plan
 
 SEEDS_MAX = 10
+CHEAP = ("single-voter-hasty", "log-not-synced")
 
 
 @pytest.mark.long
-def test_the_simulator_finds_a_mutant_and_nothing_without_it() -> None:
-    mutant = MUTANTS["single-voter-hasty"]
+@pytest.mark.parametrize("name", CHEAP)
+def test_the_simulator_finds_a_mutant_and_nothing_without_it(name: str) -> None:
+    mutant = MUTANTS[name]
     verdict = judge(mutant, SEEDS_MAX, 1)
     assert verdict.is_found
     assert not acquit(mutant.judge, verdict).is_found

@@ -24,27 +24,7 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 TURN_SECONDS = (5e-6, 200e-6)
-_TURN_SECONDS_MIN, _TURN_SECONDS_RANGE = TURN_SECONDS[0], TURN_SECONDS[1] - TURN_SECONDS[0]
 EXECUTOR_SECONDS = (20e-6, 20e-3)
-
-
-class SimHandle:
-    """A callback that is planned, as `asyncio.Handle` and `TimerHandle` are, without a context."""
-
-    __slots__ = ("arguments", "callback", "is_cancelled")
-
-    def __init__(self, callback: Callable[..., object], arguments: tuple[Any, ...]) -> None:
-        self.callback = callback
-        self.arguments = arguments
-        self.is_cancelled = False
-
-    def cancel(self) -> None:
-        """Do not call it; a timer is skipped when it is due."""
-        self.is_cancelled = True
-
-    def cancelled(self) -> bool:
-        """Tell whether it was cancelled."""
-        return self.is_cancelled
 
 
 class SimLoop(asyncio.AbstractEventLoop):
@@ -73,8 +53,8 @@ class SimLoop(asyncio.AbstractEventLoop):
         # which a process that is killed does not.
         self._tasks: list[asyncio.Task[Any]] = []
         world.loops.append(self)
-        self._ready: deque[SimHandle] = deque()
-        self._timers: list[tuple[float, int, SimHandle]] = []
+        self._ready: deque[asyncio.Handle] = deque()
+        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
         self._number = 0
         self._next_turn = float("inf")
         self._generation = 0
@@ -152,13 +132,8 @@ class SimLoop(asyncio.AbstractEventLoop):
         try:
             for _ in range(len(ready)):
                 handle = ready.popleft()
-                if not handle.is_cancelled:
-                    try:
-                        handle.callback(*handle.arguments)
-                    except (SystemExit, KeyboardInterrupt):
-                        raise
-                    except BaseException as error:  # noqa: BLE001 - the handler's to judge
-                        self._on_error({"exception": error})
+                if not handle.cancelled():
+                    handle._run()
                 if self.is_dead:
                     return
         finally:
@@ -171,9 +146,7 @@ class SimLoop(asyncio.AbstractEventLoop):
             unsent, self.unsent = self.unsent, []
             for transport in unsent:
                 transport.flush()
-        world = self.world
-        turn_seconds = _TURN_SECONDS_MIN + _TURN_SECONDS_RANGE * world.draw.random()
-        self._free_at = world.now + turn_seconds
+        self._free_at = self.world.now + self.world.draw.uniform(*TURN_SECONDS)
         self._plan()
 
     # ---- callbacks and timers -----------------------------------------------------------------
@@ -183,8 +156,8 @@ class SimLoop(asyncio.AbstractEventLoop):
 
     def call_soon(  # type: ignore[override]
         self, callback: Callable[..., object], *args: Any, context: Context | None = None
-    ) -> SimHandle:
-        handle = SimHandle(callback, args)
+    ) -> asyncio.Handle:
+        handle = asyncio.Handle(callback, args, self, context)
         if not self.is_dead:
             self._ready.append(handle)
             if len(self._ready) == 1:
@@ -193,8 +166,8 @@ class SimLoop(asyncio.AbstractEventLoop):
 
     def call_soon_threadsafe(  # type: ignore[override]
         self, callback: Callable[..., object], *args: Any, context: Context | None = None
-    ) -> SimHandle:
-        return self.call_soon(callback, *args)
+    ) -> asyncio.Handle:
+        return self.call_soon(callback, *args, context=context)
 
     def call_later(  # type: ignore[override]
         self,
@@ -202,8 +175,8 @@ class SimLoop(asyncio.AbstractEventLoop):
         callback: Callable[..., object],
         *args: Any,
         context: Context | None = None,
-    ) -> SimHandle:
-        return self.call_at(self.time() + delay, callback, *args)
+    ) -> asyncio.TimerHandle:
+        return self.call_at(self.time() + delay, callback, *args, context=context)
 
     def call_at(  # type: ignore[override]
         self,
@@ -211,13 +184,16 @@ class SimLoop(asyncio.AbstractEventLoop):
         callback: Callable[..., object],
         *args: Any,
         context: Context | None = None,
-    ) -> SimHandle:
-        timer = SimHandle(callback, args)
+    ) -> asyncio.TimerHandle:
+        timer = asyncio.TimerHandle(when, callback, args, self, context)
         if not self.is_dead:
             self._number += 1
             heapq.heappush(self._timers, (when, self._number, timer))
             self._plan()
         return timer
+
+    def _timer_handle_cancelled(self, _timer: asyncio.TimerHandle) -> None:
+        """Nothing to do: a cancelled timer is skipped when it is due."""
 
     # ---- futures and tasks --------------------------------------------------------------------
 

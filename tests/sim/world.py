@@ -79,8 +79,7 @@ class World:
         while events and events[0][0] <= seconds:
             self.now, _, action, arguments = heapq.heappop(events)
             action(*arguments)
-            if self._is_failed is not None:
-                raise self._is_failed
+            self.raise_violation()
         self.now = seconds
 
     def wait(self, seconds: float, is_over: Callable[[], bool]) -> None:
