@@ -6,7 +6,7 @@ fits, both entries leave the list and the walk starts again. At a completion it 
 operation had to happen before: it takes the last placed operation back and walks on from there.
 What has been reached (which operations are placed, and the state) is never searched twice.
 
-Three rules leave out what cannot help, each by an argument about any order of what is left:
+Four rules leave out what cannot help, each by an argument about any order of what is left:
 
 - An operation that has no effect wherever it fits (a read, a `cas` that said no) is placed as soon
   as it fits, and for good: in an order where it comes later, it may as well come now.
@@ -14,6 +14,8 @@ Three rules leave out what cannot help, each by an argument about any order of w
   saw it are placed.
 - Where the walk is stuck, and the answer of an operation without a place is past (a counter that
   only grows has outgrown it), no open operation is tried.
+- What was reached is not searched again with more open operations placed, and no other difference:
+  any order that leads on from there leads on from where it was reached.
 
 What was asked over one connection and answered has its place in the order in which it was asked: at
 an invocation whose predecessor has no place yet, the walk goes on.
@@ -127,7 +129,11 @@ class _Search:
         """Where the walk is."""
         self.next_open = self.bounded_count
         """The open operation to try next, once the walk is stuck."""
-        self.reached = {self.position}
+        self.reached: dict[tuple[int, int, Any], list[int]] = {(0, 0, model.initial): [0]}
+        """Where the search has been: sets of open operations, by the rest of the position.
+
+        Of two sets of which one has all of the other, the smaller is kept.
+        """
         self.placed: list[tuple[int, int, _Position]] = []
         """The order so far: each operation, with the entry and the position it was placed at."""
         self.furthest = 0
@@ -153,7 +159,7 @@ class _Search:
                 return self._failure(Verdict.UNDECIDED, steps)
             steps += 1
             position = self._position_after(index)
-            if position is None or position in self.reached or self._loses_what_is_needed(position):
+            if position is None or self._is_known(position) or self._loses_what_is_needed(position):
                 self._walk_on(index)
             else:
                 self._place(index, position)
@@ -211,6 +217,11 @@ class _Search:
             low += 1
         return low, window, opened, next_state
 
+    def _is_known(self, position: _Position) -> bool:
+        """Tell whether the search was here, with no other open operations placed, or fewer."""
+        low, window, opened, state = position
+        return any(not few & ~opened for few in self.reached.get((low, window, state), ()))
+
     def _loses_what_is_needed(self, position: _Position) -> bool:
         """Tell whether a value was replaced that operations without a place yet have seen."""
         low, window, _, state = position
@@ -225,7 +236,10 @@ class _Search:
         )
 
     def _place(self, index: int, position: _Position) -> None:
-        self.reached.add(position)
+        low, window, opened, state = position
+        known = self.reached.setdefault((low, window, state), [])
+        known[:] = [many for many in known if opened & ~many]
+        known.append(opened)
         self.placed.append((index, self.entry, self.position))
         self.position = position
         if index < self.bounded_count:

@@ -136,6 +136,21 @@ def test_unknown_additions_that_are_equal_are_no_burden() -> None:
     )
 
 
+def test_unknown_operations_that_undo_each_other_are_no_burden() -> None:
+    # There are thousands of ways to write and delete that leave the same state.
+    operations: list[Operation] = []
+    for number in range(8):
+        operations += [
+            unknown(3 * number + 1, "delete"),
+            unknown(3 * number + 2, "write", b"w%d" % number),
+            unknown(3 * number + 3, "set_if_absent", b"s%d" % number),
+        ]
+    operations += [known(30 + at, 30 + at, "delete", result=at % 2 == 1) for at in range(6)]
+    assert verdict(*operations, steps=200) is Verdict.OK
+    never = known(40, 41, "read", result=b"never")
+    assert verdict(*operations, never, steps=200) is Verdict.VIOLATION
+
+
 def test_appends_are_placed_in_the_order_a_later_read_shows() -> None:
     # There are 12! orders, of which the read leaves one.
     tokens = [b"%x" % index for index in range(12)]
